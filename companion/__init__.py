@@ -1,0 +1,23 @@
+"""Companion package of *The Spectral Theory of LoRA*.
+
+The mathematics (`marchenko_pastur`, `rank_rules`) needs NumPy and SciPy only; what touches a model
+(`gradients`, `spectral_lora`, `finetune`) is imported when first used, so that `import companion` never loads torch.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_SUBMODULES = {"data", "finetune", "gradients", "marchenko_pastur", "rank_rules", "spectral_lora"}
+
+__all__ = sorted(_SUBMODULES)
+
+
+def __getattr__(name: str):
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_SUBMODULES])
