@@ -59,12 +59,15 @@ class GradientSpectrum:
     shape : (int, int)
         (out, in) of the weight.
     n_examples : int
+    flip_energies : ndarray, shape (flips,), optional
+        Squared Frobenius norm of each sign-flipped mean: what noise alone adds to ``sum(singular_values**2)``.
     """
 
     singular_values: np.ndarray
     floors: np.ndarray
     shape: tuple[int, int]
     n_examples: int
+    flip_energies: np.ndarray | None = None
 
     @property
     def noise_floor(self) -> float:
@@ -165,9 +168,15 @@ def gradient_spectra(
 
 def _spectrum(gradient: MeanGradient) -> GradientSpectrum:
     values = torch.linalg.svdvals(gradient.mean.double())
-    # the spectral norm of each flip, one at a time: k full decompositions at once would need k times the memory
-    floors = [torch.linalg.matrix_norm(flipped.double(), 2).item() for flipped in gradient.flipped]
-    return GradientSpectrum(values.cpu().numpy(), np.array(floors), tuple(gradient.mean.shape), gradient.n_examples)
+    # one flip at a time: k decompositions in float64 at once would need k times the memory
+    flipped = [torch.linalg.svdvals(matrix.double()) for matrix in gradient.flipped]
+    return GradientSpectrum(
+        singular_values=values.cpu().numpy(),
+        floors=np.array([v[0].item() for v in flipped]),
+        shape=tuple(gradient.mean.shape),
+        n_examples=gradient.n_examples,
+        flip_energies=np.array([v.square().sum().item() for v in flipped]),
+    )
 
 
 # --- signs -------------------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ __all__ = [
     "spiked_singular_value",
 ]
 
+
 @dataclass(frozen=True)
 class MarchenkoPastur:
     """Limit law of the eigenvalues of ``X @ X.T / n`` for pure noise ``X`` of shape ``(p, n)``.
@@ -230,9 +231,10 @@ def spiked_overlaps(signal: ArrayLike, shape: Shape, noise: float) -> tuple[floa
 def estimate_noise(singular_values: ArrayLike, shape: Shape) -> float:
     """Standard deviation of the noise entries, from the spectrum of low-rank signal plus noise.
 
-    Matches the median to the Marchenko-Pastur median (Gavish and Donoho 2014); then removes the k values above the
-    implied noise edge, treats the others as the spectrum of an (m - k, n - k) noise matrix, and repeats until none
-    of them stands out. k only grows, so this ends. A spectrum that decays all the way has no noise part to find.
+    Matches the median to the Marchenko-Pastur median (Gavish and Donoho 2014); then removes the k values that stand
+    above the implied noise edge by two fluctuations (pure noise does so once in a hundred matrices), treats the others
+    as the spectrum of an (m - k, n - k) noise matrix, and repeats until none stands out. k only grows, so this ends.
+    A spectrum that decays all the way has no noise part to find.
 
     Parameters
     ----------
@@ -252,7 +254,8 @@ def estimate_noise(singular_values: ArrayLike, shape: Shape) -> float:
     while True:
         rest = (m - k, n - k)
         noise = float(np.median(s[k:])) / _median_singular_value(rest)
-        above = int(np.count_nonzero(s[k:] > noise_edge(rest, noise)))
+        centre, scale = edge_fluctuation(rest, noise)
+        above = int(np.count_nonzero(s[k:] > centre + 2.0 * scale))
         if above == 0 or noise == 0:
             return noise
         k += above

@@ -21,9 +21,13 @@ class Spectrum(Protocol):
     singular_values: np.ndarray
     shape: tuple[int, int]
     n_examples: int
+    flip_energies: np.ndarray | None
 
     @property
     def noise_floor(self) -> float: ...
+
+    @property
+    def level(self) -> float: ...
 
 
 def gap_rank(singular_values: ArrayLike, max_rank: int | None = None) -> int:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import jupytext
 import nbformat
-from jupytext.myst import myst_to_notebook
-from nbformat import NotebookNode
+from jupytext.myst import myst_to_notebook, notebook_to_myst
+from nbformat import NotebookNode, v4
 
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 LANGUAGE_INFO = {"name": "python"}
@@ -108,9 +108,11 @@ def write_source(nb: NotebookNode, path: Path) -> None:
         if cell.get("attachments"):
             raise ValueError(f"cell {number} holds a pasted picture; save it under book/_static and link to it instead")
     header, body = _split_header(path.read_text("utf-8")) if path.exists() else (DEFAULT_HEADER, "")
-    text = header + _merge(body, nb)
-    if _keys_of(text) != _keys_of_notebook(nb):  # a reused text merged with its neighbour: write every cell afresh
-        text = header + "".join(_render(cell, previous) for previous, cell in _with_previous(nb))
+    cells = _as_in_source(nb)
+    text = header + _merge(body, cells)
+    if cell_keys(jupytext.reads(text, fmt="md:myst")) != [cell_key(cell) for cell in cells]:
+        # a text that was kept runs into its new neighbour: write every cell afresh
+        text = header + "".join(_render(cells, index) for index in range(len(cells)))
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, "utf-8")
     temporary.replace(path)
@@ -123,17 +125,25 @@ def _split_header(text: str) -> tuple[str, str]:
     return "", text
 
 
-def _merge(body: str, nb: NotebookNode) -> str:
-    """The new cells as text, taking the old text of each cell that is unchanged."""
+def _as_in_source(nb: NotebookNode) -> list[NotebookNode]:
+    """The cells as a source can hold them: no outputs, no tool metadata, no outer blank lines, no empty text cells."""
+    new = {"code": v4.new_code_cell, "markdown": v4.new_markdown_cell, "raw": v4.new_raw_cell}
+    cells = []
+    for cell in nb.cells:
+        metadata = {key: value for key, value in cell.metadata.items() if key not in TOOL_METADATA}
+        source = cell.source.strip("\n") if cell.cell_type == "code" else cell.source.rstrip().lstrip("\n")
+        if source or cell.cell_type == "code":
+            cells.append(new[cell.cell_type](source, metadata=metadata))
+    return cells
+
+
+def _merge(body: str, cells: list[NotebookNode]) -> str:
+    """The cells as text, taking the old text of each cell that is unchanged."""
     old_keys, old_texts = _segments(body)
-    cells = list(_with_previous(nb))
+    matcher = SequenceMatcher(a=old_keys, b=[cell_key(cell) for cell in cells], autojunk=False)
     parts: list[str] = []
-    matcher = SequenceMatcher(a=old_keys, b=_keys_of_notebook(nb), autojunk=False)
     for operation, i1, i2, j1, j2 in matcher.get_opcodes():
-        if operation == "equal":
-            parts += old_texts[i1:i2]
-        else:
-            parts += [_render(cell, previous) for previous, cell in cells[j1:j2]]
+        parts += old_texts[i1:i2] if operation == "equal" else [_render(cells, index) for index in range(j1, j2)]
     return "".join(parts)
 
 
@@ -149,36 +159,10 @@ def _segments(body: str) -> tuple[list[str], list[str]]:
     return cell_keys(nb), ["".join(lines[start:end]) for start, end in zip(starts, ends, strict=True)]
 
 
-def _render(cell: NotebookNode, previous: NotebookNode | None) -> str:
+def _render(cells: list[NotebookNode], index: int) -> str:
     """One cell as MyST text, after a blank line and, between two Markdown cells, a cell break."""
-    metadata = {key: value for key, value in cell.metadata.items() if key not in TOOL_METADATA}
-    clean = nbformat.v4.new_markdown_cell if cell.cell_type == "markdown" else nbformat.v4.new_code_cell
-    if cell.cell_type == "raw":
-        clean = nbformat.v4.new_raw_cell
-    single = nbformat.v4.new_notebook(cells=[clean(cell.source.strip("\n"), metadata=metadata)])
-    text = jupytext.writes(single, fmt={"extension": ".md", "format_name": "myst", "notebook_metadata_filter": "-all"})
-    needs_break = cell.cell_type == "markdown" and not metadata and previous is not None
-    opening = "+++\n\n" if needs_break and previous.cell_type == "markdown" else ""
-    return "\n" + opening + text.rstrip("\n") + "\n"
-
-
-def _with_previous(nb: NotebookNode):
-    return zip([None, *nb.cells[:-1]], nb.cells, strict=True)
-
-
-def _keys_of(text: str) -> list[str]:
-    return cell_keys(jupytext.reads(text, fmt="md:myst"))
-
-
-def _keys_of_notebook(nb: NotebookNode) -> list[str]:
-    """Keys of the cells as a source can hold them: outer blank lines and empty Markdown cells do not survive."""
-    copies = []
-    for cell in nb.cells:
-        copy = nbformat.from_dict({**cell, "source": cell.source.strip("\n") if cell.cell_type == "code" else _trim(cell)})
-        if copy.source or copy.cell_type == "code":
-            copies.append(cell_key(copy))
-    return copies
-
-
-def _trim(cell: NotebookNode) -> str:
-    return cell.source.rstrip().lstrip("\n")
+    cell = cells[index]
+    text = notebook_to_myst(v4.new_notebook(cells=[cell]))
+    follows_markdown = index > 0 and cells[index - 1].cell_type == cell.cell_type == "markdown"
+    opening = "+++\n\n" if follows_markdown and not cell.metadata else ""
+    return "\n" + opening + text.strip("\n") + "\n"

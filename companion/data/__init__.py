@@ -1,0 +1,20 @@
+"""Data sets, models and tokenizers by name; importing this loads neither torch nor transformers."""
+
+from .errors import DataIntegrityError, DataUnavailableError
+from .frames import load_task, sample
+from .loader import make_dataloader
+from .models import load_model, load_tokenizer
+from .tasks import TASKS, FileSpec, Task
+
+__all__ = [
+    "TASKS",
+    "DataIntegrityError",
+    "DataUnavailableError",
+    "FileSpec",
+    "Task",
+    "load_model",
+    "load_task",
+    "load_tokenizer",
+    "make_dataloader",
+    "sample",
+]

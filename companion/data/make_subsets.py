@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from .tasks import TASKS
 
@@ -51,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for (task, split), n in _DRAWS.items():
         path = options.target / f"{task}-mini" / f"{split}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        draw_subset(options.source, task, split, n).to_parquet(path, compression="zstd", index=False)
+        table = pa.Table.from_pandas(draw_subset(options.source, task, split, n), preserve_index=False)
+        # Without the pandas metadata: older versions of pandas read the file just as well.
+        pq.write_table(table.replace_schema_metadata(None), path, compression="zstd")
         print(f"{path.relative_to(options.target)}  {n} rows  {hashlib.sha256(path.read_bytes()).hexdigest()}")
 
 

@@ -163,8 +163,12 @@ _QNLI_MINI = replace(
     name="qnli-mini",
     bundled=True,
     splits={
-        "train": FileSpec("qnli-mini/train.parquet", 8192, "9692951b5da32496090709b476a9118cd7b33f4b6e5758515a937c47ee9c467f"),
-        "validation": FileSpec("qnli-mini/validation.parquet", 1000, "58cb32826950c913efd38f910991040d139777317bd1500a603600114f10d8d4"),
+        "train": FileSpec(
+            "qnli-mini/train.parquet", 8192, "4f0594b9ec4509018bf269699fa42e31ebbe050eb195a01271cf0a40e9e2b8eb"
+        ),
+        "validation": FileSpec(
+            "qnli-mini/validation.parquet", 1000, "bb911e7609d2f5ff1f25a9f80dc3a2a9aefa0ebc8f2be0b170294df896253ec5"
+        ),
     },
     attribution="sample of QNLI (GLUE; from SQuAD 1.1, Rajpurkar et al., 2016), CC BY-SA 4.0",
 )
@@ -173,8 +177,12 @@ _STSB_MINI = replace(
     name="stsb-mini",
     bundled=True,
     splits={
-        "train": FileSpec("stsb-mini/train.parquet", 2000, "72e63d221bd14d8101a21797225ac1f5b1f26935ed4152e8773c3179ee386611"),
-        "validation": FileSpec("stsb-mini/validation.parquet", 500, "2140075eeca7aa007fb4b6a37da7b93e6eec9a1c950b2ea7d08fd31621037e7f"),
+        "train": FileSpec(
+            "stsb-mini/train.parquet", 2000, "fef143730b6a00a9375c2e78efdc2c3e735ededfb32e3932a43bb0224030b7c4"
+        ),
+        "validation": FileSpec(
+            "stsb-mini/validation.parquet", 500, "778e2835e821088f7b46156bb76a72d69d14415fb5c3ed84ded94cc59704ccbf"
+        ),
     },
     attribution="sample of STS-B (GLUE; Cer et al., 2017), CC BY-SA 4.0",
 )

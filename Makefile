@@ -1,0 +1,120 @@
+# Every command of this repository; `make` alone lists them. GNU make and Python 3.11 or newer.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PORT ?= 8000
+BOOK_MODE ?= light
+export BOOK_MODE
+
+PY := .venv/bin/python
+INSTALLED := .venv/.installed
+SOURCES := $(sort $(wildcard book/src/*.md))
+NOTEBOOKS := $(SOURCES:book/src/%.md=book/%.ipynb)
+EXECUTED := $(SOURCES:book/src/%.md=_build/executed-$(BOOK_MODE)/%.ipynb)
+# Everything on the site that is not a chapter: pages, stylesheet, bibliography, pictures.
+PAGES := _config.yml _toc.yml $(shell find book -type f -not -path 'book/src/*' -not -name '*.ipynb' -not -name '*.tmp')
+PACKAGE := build/package.sha256
+SITE := _build/html/index.html
+
+.PHONY: help book site test notebooks import bench serve clean test-package test-notebooks FORCE
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
+
+# --- The environment: installed once, again only when pyproject.toml or constraints.txt change. ------------------------
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	rm -f $@
+	$(PY) -m pip install --quiet -c constraints.txt -e ".[all]"
+	touch $@
+
+# The content of the package, not its dates: a checkout or a save without a change runs nothing again.
+$(PACKAGE): FORCE
+	@mkdir -p $(@D)
+	@find companion pyproject.toml $(wildcard LICENSE* NOTICE) -type f -not -path '*/__pycache__/*' -print0 \
+	  | LC_ALL=C sort -z | xargs -0 sha256sum > $@.new
+	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+
+# --- Chapters and site. ----------------------------------------------------------------------------------------------
+
+_build/executed-$(BOOK_MODE)/%.ipynb: book/src/%.md jupytext.toml $(PACKAGE) $(INSTALLED)
+	@$(PY) -m companion.book.notebooks execute --to $(@D) $<
+
+book: _build/.site-book ## run every chapter in light mode and build the site from the results
+	@echo "The book: $(CURDIR)/$(SITE)"
+
+site: _build/.site-committed ## build the site from the notebooks as they are, running nothing
+	@echo "The book: $(CURDIR)/$(SITE)"
+
+# Both sites end in the same folder, so making one forgets the other. The pages are built in a copy of the book, so that
+# `make book` leaves the notebooks in book/ alone.
+_build/.site-book: CHAPTERS = $(EXECUTED)
+_build/.site-book: $(EXECUTED)
+_build/.site-committed: CHAPTERS = $(NOTEBOOKS)
+_build/.site-committed: $(NOTEBOOKS)
+_build/.site-book _build/.site-committed: $(PAGES) $(INSTALLED)
+	@rm -rf _build/.site-* _build/book-src _build/html _build/.doctrees
+	@mkdir -p _build/book-src
+	@tar -cf - --exclude='*.ipynb' --exclude='book/src' _config.yml _toc.yml book | tar -xf - -C _build/book-src
+	@cp $(CHAPTERS) _build/book-src/book/
+	@.venv/bin/jupyter-book build _build/book-src --path-output . -W -n --keep-going -q > _build/site.log 2>&1 \
+	  || { cat _build/site.log; exit 1; }
+	@touch $@
+
+$(NOTEBOOKS):
+	@test -f $@ || { echo "$@ is missing: run 'make notebooks'" >&2; exit 1; }
+
+notebooks: $(INSTALLED) ## make book/*.ipynb, with outputs, from book/src/*.md
+	@$(PY) -m companion.book.notebooks guard
+	@$(MAKE) --silent --no-print-directory $(EXECUTED)
+	@$(PY) -m companion.book.notebooks build --executed _build/executed-$(BOOK_MODE)
+
+import: $(INSTALLED) ## bring an edited notebook back to its source: make import NB=book/CHAPTER.ipynb
+	@test -n "$(NB)" || { echo "name the notebook: make import NB=book/CHAPTER.ipynb" >&2; exit 1; }
+	@$(PY) -m companion.book.notebooks import "$(NB)"
+
+serve: ## show the built site on http://localhost:8000 (PORT=... for another port)
+	@test -f $(SITE) || { echo "there is no site yet: run 'make book'" >&2; exit 1; }
+	$(PYTHON) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+# --- Tests: of the package in this folder, then of the notebooks against the package as it would be installed. ---------
+
+test: ## test the package, then run every notebook against the built package and compare its numbers
+	@status=0; \
+	$(MAKE) --no-print-directory test-package || status=1; \
+	$(MAKE) --no-print-directory test-notebooks || status=1; \
+	exit $$status
+
+test-package: $(INSTALLED) ## the first half of make test
+	$(PY) -m pytest tests --ignore=tests/installed --ignore=tests/bench
+
+build/.wheel: $(PACKAGE) $(INSTALLED)
+	@rm -rf build/wheel build/wheel-site build/lib build/bdist.*
+	@$(PY) -m build --wheel --no-isolation --outdir build/wheel . > build/wheel.log 2>&1 \
+	  || { cat build/wheel.log; exit 1; }
+	@$(PY) -m pip install --quiet --no-deps --no-index --target build/wheel-site build/wheel/*.whl
+	@touch $@
+
+# The notebooks run in an empty folder and import the wheel; two kernels at a time, one thread each.
+test-notebooks: build/.wheel ## the second half of make test
+	@test -n "$(wildcard book/*.ipynb)" || { echo "there are no notebooks in book/: run 'make notebooks'" >&2; exit 1; }
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	cp book/*.ipynb tests/installed/test_*.py tests/installed/nbval_sanitize.cfg "$$folder"; \
+	cd "$$folder"; \
+	env PYTHONPATH="$(CURDIR)/build/wheel-site" COMPANION_CHECKOUT="$(CURDIR)" PYTHONHASHSEED=0 BOOK_MODE=light \
+	  HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1 \
+	  "$(CURDIR)/$(PY)" -m pytest . --rootdir . -p no:cacheprovider --nbval-lax --nbval-current-env \
+	  --nbval-sanitize-with nbval_sanitize.cfg --nbval-cell-timeout 300 -n 2 --dist loadscope
+
+bench: $(INSTALLED) ## measure the speed of the package
+	$(PY) tests/bench/bench.py
+
+clean: ## remove what was built (not the environment)
+	rm -rf _build build dist ./*.egg-info .pytest_cache .hypothesis
+	find companion tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,11 @@
+"""Checks of the exercises, one module per chapter. They need nothing but the package and NumPy."""
+
+from companion.book.checks.marchenko_pastur import (
+    mp_edges,
+    mp_false_alarms,
+    mp_flatten,
+    mp_nonzero_median,
+    mp_third_moment,
+)
+
+__all__ = ["mp_edges", "mp_false_alarms", "mp_flatten", "mp_nonzero_median", "mp_third_moment"]

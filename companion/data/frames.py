@@ -1,0 +1,185 @@
+"""Data sets by name: bundled with the package, in the user's folder, or on the hub. One way in: `load_task`."""
+
+import os
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .errors import DataIntegrityError, DataUnavailableError
+from .hub import fetch, forget, sha256_of
+from .tasks import TASKS, FileSpec, Task
+
+ASSETS = files("companion") / "assets"
+
+
+def load_task(name: str, split: str = "train") -> pd.DataFrame:
+    """Load one split of a data set.
+
+    Bundled names are read from the package. Any other name is looked for in ``$COMPANION_DATA_DIR/glue`` when that
+    variable is set, then on the hub (``HF_ENDPOINT``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` are respected).
+
+    Parameters
+    ----------
+    name : str
+        A key of `TASKS`, such as ``"qnli"`` or ``"qnli-mini"``.
+    split : str
+        A split of that task, such as ``"train"`` or ``"validation"``.
+
+    Returns
+    -------
+    pandas.DataFrame, shape (rows, columns)
+        The text columns, `label` (int64, or float32 for regression) and, where the file has it, `idx`.
+        ``frame.attrs`` says where it came from: `task`, `split`, `source` ("bundled", "folder" or "hub"), `rows`,
+        `sha256` of the file, and `subset` (True when these are not all rows of the official split).
+
+    Raises
+    ------
+    ValueError
+        If the task or split is not known.
+    DataUnavailableError
+        If the file can be had from none of these places.
+    DataIntegrityError
+        If a file was found but is damaged, altered or of another layout.
+    """
+    task = _known_task(name)
+    spec = _known_split(task, split)
+    source, path = _locate(task, split, spec)
+    digest = sha256_of(path)
+    try:
+        if source != "folder" and digest != spec.sha256:
+            raise DataIntegrityError(f"{path}: SHA-256 is {digest}, expected {spec.sha256} for {name}/{split}")
+        frame = _read(path, task)
+        if source != "folder" and len(frame) != spec.rows:
+            raise DataIntegrityError(f"{path}: {len(frame)} rows, expected {spec.rows} for {name}/{split}")
+    except DataIntegrityError:
+        if source == "hub":
+            forget(path)  # so that the next call downloads it afresh
+        raise
+    frame.attrs = {
+        "task": name,
+        "split": split,
+        "source": source,
+        "rows": len(frame),
+        "sha256": digest,
+        "subset": task.bundled or len(frame) != spec.rows,
+    }
+    return frame
+
+
+def sample(frame: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
+    """Draw `n` rows at random without replacement.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame, shape (rows, columns)
+        Where to draw from.
+    n : int
+        Number of rows, 1 to `rows`.
+    seed : int
+        Seed of the draw.
+
+    Returns
+    -------
+    pandas.DataFrame, shape (n, columns)
+        The rows in random order, with their index. `attrs` is kept: it describes the file the rows came from.
+
+    Raises
+    ------
+    ValueError
+        If `n` is not between 1 and the number of rows.
+    """
+    if not 1 <= n <= len(frame):
+        raise ValueError(f"n is {n}; it must be between 1 and the {len(frame)} rows of the frame")
+    drawn = frame.iloc[np.random.default_rng(seed).choice(len(frame), size=n, replace=False)]
+    drawn.attrs = dict(frame.attrs)
+    return drawn
+
+
+def _known_task(name: str) -> Task:
+    if name not in TASKS:
+        raise ValueError(f"unknown task {name!r}; known are {', '.join(TASKS)}")
+    return TASKS[name]
+
+
+def _known_split(task: Task, split: str) -> FileSpec:
+    if split not in task.splits:
+        raise ValueError(f"task {task.name!r} has no split {split!r}; it has {', '.join(task.splits)}")
+    return task.splits[split]
+
+
+def _locate(task: Task, split: str, spec: FileSpec) -> tuple[str, Path]:
+    """Find the file: ("bundled" | "folder" | "hub", path)."""
+    if task.bundled:
+        return "bundled", _bundled_file(spec)
+    folder = os.environ.get("COMPANION_DATA_DIR")
+    if folder:
+        root = Path(folder).expanduser()
+        if not root.is_dir():
+            raise DataUnavailableError(
+                f"COMPANION_DATA_DIR is {folder!r}, which is not a folder; "
+                f"set it to a folder that holds glue/{spec.path}, or unset it"
+            )
+        path = root / "glue" / spec.path
+        if path.is_file():
+            return "folder", path
+    try:
+        return "hub", fetch(task.repo, spec.path, task.revision, repo_type="dataset")
+    except DataUnavailableError as error:
+        raise DataUnavailableError(_unavailable(task, split, spec, error)) from error
+
+
+def _bundled_file(spec: FileSpec) -> Path:
+    path = Path(str(ASSETS)) / spec.path
+    if not path.is_file():
+        raise DataUnavailableError(f"{path} is missing from the installed package; reinstall spectral-lora-companion")
+    return path
+
+
+def _unavailable(task: Task, split: str, spec: FileSpec, error: Exception) -> str:
+    folder = os.environ.get("COMPANION_DATA_DIR")
+    state = f"it is {folder!r} and lacks that file" if folder else "it is not set"
+    bundled = [name for name, known in TASKS.items() if known.bundled]
+    return (
+        f"task {task.name!r}, split {split!r} is not available: {error}\n"
+        f"Options: set COMPANION_DATA_DIR to a folder that holds glue/{spec.path} ({state}); "
+        f"use a bundled subset ({', '.join(bundled)}); or connect to the hub "
+        f"(data set {task.repo}; HF_ENDPOINT names a mirror, HF_HUB_OFFLINE must not be 1)."
+    )
+
+
+def _read(path: Path, task: Task) -> pd.DataFrame:
+    """Read a Parquet file and check that it is a file of this task."""
+    try:
+        frame = pd.read_parquet(path)
+    except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's errors derive from these
+        raise DataIntegrityError(f"{path} cannot be read as Parquet (truncated or foreign?): {error}") from error
+    wanted = [*task.text_columns, "label"]
+    missing = [column for column in wanted if column not in frame.columns]
+    if missing:
+        raise DataIntegrityError(
+            f"{path} has columns {list(frame.columns)}; {task.name!r} also needs {', '.join(missing)}"
+        )
+    frame = frame[[*wanted, "idx"] if "idx" in frame.columns else wanted]
+    _check_values(frame, path, task)
+    return frame.astype({"label": "float32" if task.regression else "int64"})
+
+
+def _check_values(frame: pd.DataFrame, path: Path, task: Task) -> None:
+    """Raise DataIntegrityError unless texts are strings, nothing is missing and labels are in range."""
+    if frame.empty:
+        raise DataIntegrityError(f"{path} has no rows")
+    for column in (*task.text_columns, "label"):
+        if frame[column].isna().any():
+            raise DataIntegrityError(f"{path}: column {column!r} has {int(frame[column].isna().sum())} missing values")
+    for column in task.text_columns:
+        if not pd.api.types.is_string_dtype(frame[column]):
+            raise DataIntegrityError(f"{path}: column {column!r} is {frame[column].dtype}, expected text")
+    label, (low, high) = frame["label"], task.label_range
+    right_type = pd.api.types.is_float_dtype if task.regression else pd.api.types.is_integer_dtype
+    accepted = f"{task.name!r} has {'real numbers' if task.regression else 'integers'} from {low} to {high}"
+    if not right_type(label):
+        raise DataIntegrityError(f"{path}: column 'label' is {label.dtype}; {accepted}")
+    if not label.between(low, high).all():
+        raise DataIntegrityError(f"{path}: column 'label' goes from {label.min()} to {label.max()}; {accepted}")

@@ -1,0 +1,189 @@
+"""One fine-tuning run: warm up the head, train, evaluate."""
+
+import tempfile
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from sklearn.base import BaseEstimator
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV
+from torch import nn
+from transformers import Trainer, TrainingArguments
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+__all__ = ["adapter_parameters", "evaluate", "finetune", "head_of", "warm_up_head"]
+
+
+def head_of(model: nn.Module) -> nn.Linear:
+    """The last linear layer of the model's classification head (`classifier` or `score`)."""
+    for name in ("classifier", "score"):
+        layers = [m for m in getattr(model, name, nn.Identity()).modules() if isinstance(m, nn.Linear)]
+        if layers:
+            return layers[-1]
+    raise ValueError(f"model: {type(model).__name__} has no linear layer in 'classifier' or 'score'")
+
+
+@torch.no_grad()
+def warm_up_head(model: nn.Module, dataloader: "DataLoader", folds: int = 5) -> float:
+    """Fit the last linear layer of the head to the frozen features, in place, and nothing else.
+
+    A fresh head sends every gradient through its own random read-out direction. The fit is the convex one: ridge-penalised
+    logistic regression (least squares for regression), penalty chosen by cross-validation.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Sequence classifier with `classifier` or `score`, before any adapter; its mode is left as it was.
+    dataloader : DataLoader
+        Dict batches with ``labels``. Use other examples than those of the gradient: on its own the fit has converged, and
+        the gradient would be smaller than on new examples.
+    folds : int
+        Cross-validation folds.
+
+    Returns
+    -------
+    float
+        Cross-validated accuracy (classification) or R² (regression) of the frozen features.
+
+    Raises
+    ------
+    ValueError
+        No such head, or a class without examples.
+    """
+    head = head_of(model)
+    features, labels = _features(model, dataloader)
+    search = _head_search(head.out_features == 1, folds)
+    if head.out_features > 1 and set(np.unique(labels)) != set(range(head.out_features)):
+        raise ValueError(f"dataloader: got labels {np.unique(labels).tolist()}; accepted: each of 0 … {head.out_features - 1}")
+    fit = search.fit(features, labels).best_estimator_
+    weight, bias = np.atleast_2d(fit.coef_), np.atleast_1d(fit.intercept_)
+    if head.out_features == 2:  # scikit-learn gives one log-odds: half to each class, with opposite signs
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    head.weight.copy_(torch.from_numpy(weight))
+    if head.bias is not None:
+        head.bias.copy_(torch.from_numpy(bias))
+    return float(search.best_score_)
+
+
+def _head_search(regression: bool, folds: int) -> GridSearchCV:
+    estimator: BaseEstimator
+    if regression:
+        estimator, grid = Ridge(), {"alpha": np.logspace(-2, 4, 7)}
+    else:
+        estimator, grid = LogisticRegression(max_iter=5000, tol=1e-6), {"C": np.logspace(-3, 2, 6)}
+    return GridSearchCV(estimator, grid, cv=folds)
+
+
+def _features(model: nn.Module, dataloader: "DataLoader") -> tuple[np.ndarray, np.ndarray]:
+    """What enters the last linear layer, (examples, features) in float64, and the labels (examples,)."""
+    features: list[torch.Tensor] = []
+    labels: list[torch.Tensor] = []
+    hook = head_of(model).register_forward_pre_hook(lambda module, args: features.append(args[0].double().cpu()))
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        for batch in dataloader:
+            labels.append(batch["labels"])
+            model(**{key: value.to(model.device) for key, value in batch.items() if key != "labels"})
+    finally:
+        hook.remove()
+        for module, mode in modes.items():
+            module.training = mode
+    return torch.cat(features).numpy(), torch.cat(labels).numpy()
+
+
+def finetune(
+    model: nn.Module,
+    dataloader: "DataLoader",
+    epochs: int = 3,
+    learning_rate: float = 2e-4,
+    seed: int = 0,
+    progress: bool = False,
+) -> dict[str, float]:
+    """Train what requires gradients with AdamW, linear warm-up over 6% of the steps and linear decay (P2 appendix G.2).
+
+    Parameters
+    ----------
+    model : nn.Module
+        A transformers or PEFT model; trained in place and left in eval mode.
+    dataloader : DataLoader
+        From `companion.data.make_dataloader`, with its seed: batches are taken as it gives them.
+    epochs, learning_rate, seed
+        `seed` sets dropout, for this run only.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    dict
+        ``steps``, ``seconds`` and ``train_loss`` (mean over the steps).
+    """
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=devices):
+        arguments = TrainingArguments(
+            folder,
+            num_train_epochs=epochs,
+            learning_rate=learning_rate,
+            warmup_steps=int(np.ceil(0.06 * epochs * len(dataloader))),
+            seed=seed,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to=[],
+            disable_tqdm=not progress,
+            dataloader_pin_memory=False,
+        )
+        trainer = _GivenBatches(model, arguments, train_dataset=dataloader.dataset, batches=dataloader)
+        result = trainer.train()
+    model.eval()
+    return {"steps": result.global_step, "seconds": result.metrics["train_runtime"], "train_loss": result.training_loss}
+
+
+class _GivenBatches(Trainer):
+    """A Trainer that takes the batches it is given (length-grouped, seeded) in place of its own sampler's."""
+
+    def __init__(self, *args, batches: "DataLoader", **kwargs):
+        self.batches = batches
+        super().__init__(*args, **kwargs)
+
+    def get_train_dataloader(self) -> "DataLoader":
+        return self.accelerator.prepare(self.batches)
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, dataloader: "DataLoader") -> dict[str, float]:
+    """Mean loss, and accuracy (classification) or Spearman correlation (regression).
+
+    Parameters
+    ----------
+    model : nn.Module
+        Put in eval mode and back.
+    dataloader : DataLoader
+        Dict batches with ``labels``.
+
+    Returns
+    -------
+    dict
+        ``loss`` and ``accuracy`` or ``spearman``.
+    """
+    training, device = model.training, next(model.parameters()).device
+    model.eval()
+    loss, outputs, labels = 0.0, [], []
+    for batch in dataloader:
+        output = model(**{key: value.to(device) for key, value in batch.items()})
+        loss += output.loss.item() * len(batch["labels"])
+        outputs.append(output.logits.float().cpu())
+        labels.append(batch["labels"])
+    model.train(training)
+    logits, truth = torch.cat(outputs).numpy(), torch.cat(labels).numpy()
+    if logits.shape[1] == 1:
+        return {"loss": loss / len(truth), "spearman": float(spearmanr(logits[:, 0], truth).statistic)}
+    return {"loss": loss / len(truth), "accuracy": float(np.mean(logits.argmax(1) == truth))}
+
+
+def adapter_parameters(model: nn.Module) -> int:
+    """Number of trainable LoRA parameters, the head excluded."""
+    return sum(p.numel() for name, p in model.named_parameters() if p.requires_grad and "lora_" in name)
