@@ -21,7 +21,7 @@ PAGES := _config.yml _toc.yml $(shell find book -type f -not -path 'book/src/*' 
 PACKAGE := build/package.sha256
 SITE := _build/html/index.html
 
-.PHONY: help book site test notebooks import bench serve clean test-package test-notebooks FORCE
+.PHONY: help book site test notebooks import bench serve clean wheel test-package test-notebooks FORCE
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -29,7 +29,7 @@ help: ## list the commands
 # --- The environment: installed once, again only when pyproject.toml or constraints.txt change. ------------------------
 
 $(INSTALLED): pyproject.toml constraints.txt
-	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PY) -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv .venv
 	rm -f $@
 	$(PY) -m pip install --quiet -c constraints.txt -e ".[all]"
 	touch $@
@@ -92,7 +92,7 @@ test: ## test the package, then run every notebook against the built package and
 	exit $$status
 
 test-package: $(INSTALLED) ## the first half of make test
-	$(PY) -m pytest tests --ignore=tests/installed --ignore=tests/bench
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests --ignore=tests/installed --ignore=tests/bench -n 2 --dist loadfile
 
 build/.wheel: $(PACKAGE) $(INSTALLED)
 	@rm -rf build/wheel build/wheel-site build/lib build/bdist.*
@@ -100,6 +100,9 @@ build/.wheel: $(PACKAGE) $(INSTALLED)
 	  || { cat build/wheel.log; exit 1; }
 	@$(PY) -m pip install --quiet --no-deps --no-index --target build/wheel-site build/wheel/*.whl
 	@touch $@
+
+wheel: build/.wheel ## build the package as one file that pip installs anywhere
+	@ls $(CURDIR)/build/wheel/*.whl
 
 # The notebooks run in an empty folder and import the wheel; two kernels at a time, one thread each.
 test-notebooks: build/.wheel ## the second half of make test

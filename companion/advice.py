@@ -1,10 +1,9 @@
 """What a set of gradient spectra supports: how many modes stand clear of the noise, and how many examples the first would need."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binom
 
 from companion.rank_rules import Spectrum, floor_rank
 
@@ -25,7 +24,8 @@ class Assessment:
     level : float
         Chance that a matrix of pure noise counts as above.
     p_value : float
-        Chance of `n_above` or more among independent matrices of pure noise.
+        Of the whole set: share of the flips (the data themselves counted in) whose median leading singular value is as
+        large. The matrices share examples and signs, so their alarms come in clusters and cannot be counted as independent.
     needed, needed_at_least : float
         Examples from which on a first mode would stand clear in the typical (median) matrix: estimate, and lower end of a
         two-standard-error range; infinite when no signal is seen, NaN when the spectra carry no flip energies.
@@ -42,25 +42,25 @@ class Assessment:
 
     @property
     def resolved(self) -> bool:
-        """Whether at least half of the matrices show a mode, and more than chance would."""
-        return 2 * self.n_above >= self.n_matrices and self.p_value < 0.05
+        """Whether at least half of the matrices show a mode, and the set as a whole exceeds every flip."""
+        return 2 * self.n_above >= self.n_matrices and self.p_value <= self.level
 
     def __str__(self) -> str:
         found = (
             f"{self.n_above} of {self.n_matrices} matrices have a mode above the noise floor of {self.n_examples:,} examples "
-            f"({self.level * self.n_matrices:.1f} would by chance)"
+            f"(pure noise: {self.level * self.n_matrices:.1f} on average, in clusters)"
         )
         if self.resolved:
             return f"{found}, {self.n_modes} modes in all: ranks read off these modes are read off the task."
-        verdict = "few modes stand clear" if self.p_value < 0.05 else "the spectra cannot be told from noise"
+        verdict = "few modes stand clear" if self.p_value <= self.level else "the spectra cannot be told from noise"
         return f"{found}: {verdict}.{self._outlook()} A small uniform rank (r = 4 or 8) is the sounder choice here."
 
     def _outlook(self) -> str:
         if np.isnan(self.needed):
             return ""
-        least = f"at least {_round(self.needed_at_least):,}"
-        if self.needed > 10 * self.needed_at_least:  # the estimate is within its error of no signal at all
-            return f" In a typical matrix the first mode would need {least} examples."
+        least = f"more than {_round(self.needed_at_least):,}" if np.isfinite(self.needed_at_least) else "far more"
+        if self.needed > 10 * self.needed_at_least:  # the energy is within its error of none at all
+            return f" In a typical matrix the first mode would need {least} examples; how many more, these cannot tell."
         return f" In a typical matrix the first mode would need about {_round(self.needed):,} examples ({least})."
 
 
@@ -81,45 +81,59 @@ def assess(spectra: Mapping[str, Spectrum]) -> Assessment:
         raise ValueError("spectra: got an empty mapping; accepted: at least one matrix")
     ranks = [floor_rank(spectrum.singular_values, spectrum.noise_floor) for spectrum in every]
     above, level = int(np.count_nonzero(ranks)), every[0].level
-    needed, least = np.median([examples_needed(spectrum) for spectrum in every], axis=0)
+    needed, least = examples_needed(every)
     return Assessment(
         n_matrices=len(every),
         n_above=above,
         n_modes=int(sum(ranks)),
         n_examples=every[0].n_examples,
         level=level,
-        p_value=float(binom.sf(above - 1, len(every), level)),
-        needed=float(needed),
-        needed_at_least=float(least),
+        p_value=_joint_p_value(every),
+        needed=needed,
+        needed_at_least=least,
     )
 
 
-def examples_needed(spectrum: Spectrum) -> tuple[float, float]:
-    """Examples from which on the first mode of one matrix would stand clear, and the lower end of a two-standard-error range.
+def _joint_p_value(spectra: list[Spectrum]) -> float:
+    """Rank of the data among their own flips, by the median over the matrices of s_1 / (median floor)."""
+    typical = np.array([max(np.median(s.floors), np.finfo(float).tiny) for s in spectra])
+    measured = np.median([s.singular_values[0] for s in spectra] / typical)
+    flipped = np.median(np.array([s.floors for s in spectra]) / typical[:, None], axis=0)  # (flips,)
+    return float((1 + np.count_nonzero(flipped >= measured)) / (1 + len(flipped)))
 
-    With G the mean gradient of n examples and F_j its flips, E|G|² - E|F|² (squared Frobenius norms) is the energy of the
-    expected gradient, without bias. If all of it lay in one mode, that mode would pass the floor f of n examples, which
-    falls like 1/sqrt(n), from n f² / (|G|² - mean_j |F_j|²) examples on: more modes, or an unlucky direction, need more.
+
+def examples_needed(spectra: Iterable[Spectrum]) -> tuple[float, float]:
+    """Examples from which on a first mode would stand clear in the median matrix, and the lower end of its error range.
+
+    With G the mean gradient of n examples and F_j its flips, |G|² - mean_j |F_j|² (squared Frobenius norms) estimates the
+    energy of the expected gradient without bias; u is that energy in units of the squared floor, median over the matrices.
+    The floor falls like 1/sqrt(n), so a mode that holds all of the energy passes it from n / u examples on; energy spread
+    over several modes needs more. Each flip in the place of G gives a draw of u without signal, with all the dependence
+    between matrices (they share the signs); their standard deviation e gives the lower end, n / (u + 2 e).
 
     Parameters
     ----------
-    spectrum : GradientSpectrum
-        With `flip_energies`.
+    spectra : iterable of GradientSpectrum
+        Of one model on one set of examples, with `flip_energies`.
 
     Returns
     -------
     (float, float)
-        Estimate and lower end; infinite when the energy is not positive, NaN without flip energies or with a single flip.
+        Estimate and lower end; infinite where no energy is left, NaN without flip energies or with fewer than 3 flips.
     """
-    energies = spectrum.flip_energies
-    if energies is None or len(energies) < 2:
+    spectra = list(spectra)
+    if any(s.flip_energies is None or len(s.flip_energies) < 3 for s in spectra):
         return np.nan, np.nan
-    signal = np.sum(np.square(spectrum.singular_values)) - np.mean(energies)
-    error = np.std(energies, ddof=1) * np.sqrt(1 + 1 / len(energies))
-    scale = spectrum.n_examples * spectrum.noise_floor**2
-    return tuple(float(scale / energy) if energy > 0 else np.inf for energy in (signal, signal + 2 * error))
+    flips = np.array([s.flip_energies / s.noise_floor**2 for s in spectra if s.noise_floor > 0])  # (matrices, flips)
+    if not len(flips):
+        return np.nan, np.nan
+    energy = np.array([np.sum((s.singular_values / s.noise_floor) ** 2) for s in spectra if s.noise_floor > 0])
+    u = np.median(energy - flips.mean(axis=1))
+    others = (flips.sum(axis=1, keepdims=True) - flips) / (flips.shape[1] - 1)  # mean of the other flips, for each flip
+    error = np.std(np.median(flips - others, axis=0), ddof=1)
+    return tuple(float(spectra[0].n_examples / value) if value > 0 else np.inf for value in (u, u + 2 * error))
 
 
 def _round(number: float) -> int:
     """Two significant digits: the estimate is no better."""
-    return int(float(f"{number:.2g}")) if np.isfinite(number) else 0
+    return int(float(f"{number:.2g}"))

@@ -21,6 +21,7 @@ class Spectrum(Protocol):
     singular_values: np.ndarray
     shape: tuple[int, int]
     n_examples: int
+    floors: np.ndarray
     flip_energies: np.ndarray | None
 
     @property

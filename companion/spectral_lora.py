@@ -14,7 +14,7 @@ from companion.advice import assess
 from companion.gradients import GradientSpectrum, LossFn, gradient_spectra
 from companion.rank_rules import Spectrum, make_rule
 
-__all__ = ["spectral_lora_config", "spectral_ranks", "to_lora_config"]
+__all__ = ["default_targets", "spectral_lora_config", "spectral_ranks", "to_lora_config"]
 
 Rule = str | Callable[[Spectrum], int]
 
@@ -141,7 +141,8 @@ def spectral_lora_config(
     UserWarning
         When the spectra as a whole cannot be told from noise: the ranks are then read off noise.
     """
-    spectra = gradient_spectra(model, dataloader, _target_modules(model, base), loss_fn, flips, rng)
+    targets = default_targets(model) if base.target_modules is None else base.target_modules
+    spectra = gradient_spectra(model, dataloader, targets, loss_fn, flips, rng)
     ranks = spectral_ranks(spectra, rule, max_rank, min_rank)
     assessment = assess(spectra) if flips else None
     if not any(ranks.values()):
@@ -152,13 +153,12 @@ def spectral_lora_config(
     return to_lora_config(every_module | ranks, base, scaling)  # the others at rank 0, so that no name ending catches them
 
 
-def _target_modules(model: nn.Module, base: LoraConfig) -> str | Iterable[str]:
-    if base.target_modules is not None:
-        return base.target_modules
+def default_targets(model: nn.Module) -> list[str]:
+    """PEFT's default target modules for the model's type (query and value for BERT); ValueError where it has none."""
     kind = getattr(getattr(model, "config", None), "model_type", None)
     if kind not in DEFAULT_TARGETS:
-        raise ValueError(f"base.target_modules: got None, and PEFT has no default for model type {kind!r}; name the modules")
-    return DEFAULT_TARGETS[kind]
+        raise ValueError(f"target_modules: PEFT has no default for model type {kind!r}; name the modules")
+    return list(DEFAULT_TARGETS[kind])
 
 
 def _exact_targets(adapted: list[str], ranks: Mapping[str, int]) -> list[str] | str:

@@ -117,10 +117,9 @@ def figures(nb: NotebookNode) -> list[str]:
             continue
         mystnb = cell.metadata.get("mystnb", {})
         figure, image = mystnb.get("figure", {}), mystnb.get("image", {})
-        present = {"figure.name": figure.get("name"), "figure.caption": figure.get("caption"), "image.alt": image.get("alt")}
-        problems += [
-            f"cell {number} shows a figure without mystnb.{key}" for key, value in present.items() if not str(value or "").strip()
-        ]
+        needed = [("figure", figure, "name"), ("figure", figure, "caption"), ("image", image, "alt")]
+        missing = [f"{part}.{key}" for part, values, key in needed if not str(values.get(key) or "").strip()]
+        problems += [f"cell {number} shows a figure without mystnb.{key}" for key in missing]
         if "dark-light" not in str(image.get("classes", "")).split():
             problems.append(f"cell {number} shows a figure without `classes: dark-light`")
         if sum(mime.startswith("image/") for mime in data) > 1:
@@ -176,12 +175,14 @@ def glued_values(nb: NotebookNode) -> list[str]:
     """What is put into the text by a role is also printed, and what the text uses was computed."""
     problems, known = [], set()
     for number, cell in _code(nb):
-        names = {call.args[0].value for name, call in _calls(cell) if name.split(".")[-1] == "glue" and call.args}
+        glued = [call for name, call in _calls(cell) if name.split(".")[-1] == "glue" and call.args]
+        names = {str(call.args[0].value) for call in glued if isinstance(call.args[0], ast.Constant)}
         if names and not _printed(cell).strip():
-            problems.append(f"cell {number} glues {', '.join(sorted(names))} without printing it: roles do not show on Colab")
+            problems.append(f"cell {number} glues {', '.join(sorted(names))} without printing it: roles fail on Colab")
         known |= names
     used = re.findall(r"\{glue:\w+\}`([^`:]+)", _text(nb))
-    return problems + [f"the text uses {name!r}, which no cell glues" for name in used if "ipynb" not in name and name not in known]
+    unknown = [name for name in used if name not in known and "ipynb" not in name]
+    return problems + [f"the text uses {name!r}, which no cell glues" for name in unknown]
 
 
 def solutions(nb: NotebookNode) -> list[str]:
@@ -192,7 +193,7 @@ def solutions(nb: NotebookNode) -> list[str]:
         if marks != ["BEGIN", "END"] * (len(marks) // 2) or len(marks) != cell.source.count(" SOLUTION"):
             problems.append(f"cell {number}: ### BEGIN SOLUTION and ### END SOLUTION do not pair up")
         elif marks and not _tags(cell) & FOLDING_TAGS:
-            problems.append(f"cell {number} holds a solution and is not folded: tag it {' or '.join(sorted(FOLDING_TAGS))}")
+            problems.append(f"cell {number} holds a solution that is not folded: tag it hide-input or hide-cell")
     return problems
 
 

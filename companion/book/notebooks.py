@@ -25,6 +25,7 @@ from nbformat import NotebookNode
 
 from companion.book.pairing import (
     LANGUAGE_INFO,
+    UnwritableCell,
     cell_keys,
     dumps,
     is_edited,
@@ -101,7 +102,7 @@ def write(nb: NotebookNode, path: Path) -> None:
     if size > MAX_BYTES:
         number, largest = max(enumerate(nb.cells, start=1), key=lambda pair: len(str(pair[1])))
         raise ChapterError(
-            f"{path}: {size / 1000:.0f} kB, at most {MAX_BYTES / 1000:.0f} kB are allowed; the largest is cell {number} "
+            f"{path}: {size / 1000:.0f} kB, at most {MAX_BYTES / 1000:.0f} kB are allowed; largest is cell {number} "
             f"({len(str(largest)) / 1000:.0f} kB): {largest.source[:60]!r}"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -198,7 +199,7 @@ def import_notebook(notebook: Path, source_folder: Path) -> Path:
     source = source_folder / f"{notebook.stem}.md"
     try:
         write_source(read_notebook(notebook), source)
-    except ValueError as error:
+    except UnwritableCell as error:
         raise ChapterError(f"{notebook}: {error}") from error
     return source
 

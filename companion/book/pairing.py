@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from difflib import SequenceMatcher
+from itertools import pairwise
 from pathlib import Path
 
 import jupytext
@@ -36,6 +37,10 @@ TOOL_METADATA = {
     "ExecuteTime", "cellView", "colab", "collapsed", "execution", "executionInfo", "id", "jupyter", "outputId",
     "scrolled", "trusted", "vscode",
 }  # fmt: skip
+
+
+class UnwritableCell(ValueError):
+    """A cell that Markdown cannot hold; the message says what to do."""
 
 
 def cell_key(cell: NotebookNode) -> str:
@@ -101,12 +106,12 @@ def write_source(nb: NotebookNode, path: Path) -> None:
 
     Raises
     ------
-    ValueError
+    UnwritableCell
         If a cell holds an attachment (a pasted picture), which Markdown cannot carry.
     """
     for number, cell in enumerate(nb.cells, start=1):
         if cell.get("attachments"):
-            raise ValueError(f"cell {number} holds a pasted picture; save it under book/_static and link to it instead")
+            raise UnwritableCell(f"cell {number} holds a pasted picture; save it in book/_static and link to it")
     header, body = _split_header(path.read_text("utf-8")) if path.exists() else (DEFAULT_HEADER, "")
     cells = _as_in_source(nb)
     text = header + _merge(body, cells)
@@ -155,8 +160,10 @@ def _segments(body: str) -> tuple[list[str], list[str]]:
     for cell, line in zip(nb.cells, nb.metadata.pop("source_map", []), strict=True):
         has_opening_line = cell.cell_type != "markdown" or (line > 0 and lines[line - 1].startswith("+++"))
         starts.append(line - 1 if has_opening_line else line)
-    ends = [*starts[1:], len(lines)]
-    return cell_keys(nb), ["".join(lines[start:end]) for start, end in zip(starts, ends, strict=True)]
+    if starts:
+        starts[0] = 0  # blank lines before the first cell belong to it
+    bounds = [*starts, len(lines)]
+    return cell_keys(nb), ["".join(lines[start:end]) for start, end in pairwise(bounds)]
 
 
 def _render(cells: list[NotebookNode], index: int) -> str:

@@ -1,0 +1,138 @@
+"""The `companion` command."""
+
+import argparse
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from companion import __version__
+from companion.rank_rules import RULES, make_rule
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; errors go to standard error in one line, with exit code 2."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except (ValueError, TypeError, OSError) as error:
+        print(f"companion {arguments.command}: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="companion", description="LoRA ranks from gradient spectra.")
+    parser.add_argument("--version", action="version", version=f"companion {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    ranks = commands.add_parser(
+        "ranks",
+        help="a LoRA rank for every matrix of a model on a task",
+        description="Gradient spectrum, noise floor and rank of every target matrix, one sentence of advice, and PEFT patterns.",
+    )
+    ranks.set_defaults(run=_ranks)
+    ranks.add_argument("model", metavar="MODEL", help="minilm, a local folder, or a hub id (owner/name[@revision])")
+    ranks.add_argument("--task", required=True, help="qnli-mini, stsb-mini or a GLUE task (qnli, sst2, …)")
+    ranks.add_argument("--rule", default="floor", help=f"{', '.join(RULES)}; parameter after a colon, as in energy:0.9")
+    ranks.add_argument("--target-modules", nargs="+", metavar="NAME", help="name endings or all-linear (default: PEFT's)")
+    ranks.add_argument("--examples", type=int, default=512, help="examples in the gradient (default 512)")
+    ranks.add_argument("--warm-up", type=int, default=512, help="other examples the head is fitted to first; 0: fresh head")
+    ranks.add_argument("--flips", type=int, default=9, help="sign flips; the floor's level is 1/(flips+1) (default 9)")
+    ranks.add_argument("--min-rank", type=int, default=0)
+    ranks.add_argument("--max-rank", type=int)
+    ranks.add_argument("--scaling", type=float, default=2.0, help="factor on B A, the same for every rank (default 2)")
+    ranks.add_argument("--batch-size", type=int, default=32)
+    ranks.add_argument("--max-length", type=int, default=128)
+    ranks.add_argument("--seed", type=int, default=0)
+    ranks.add_argument("--out", type=Path, metavar="FILE.json", help="write target_modules, rank_pattern, alpha_pattern here")
+    return parser
+
+
+def _ranks(arguments: argparse.Namespace) -> int:
+    rule = make_rule(arguments.rule)  # a misspelt rule or folder is found before the minutes of work
+    if arguments.out is not None and not arguments.out.absolute().parent.is_dir():
+        raise FileNotFoundError(f"--out: the folder of {arguments.out} does not exist")
+    from companion.advice import assess
+    from companion.spectral_lora import spectral_ranks
+
+    spectra = _measure(arguments)
+    ranks = spectral_ranks(spectra, rule, arguments.max_rank, arguments.min_rank)
+    print(_table(spectra, ranks))
+    if arguments.out is not None:
+        _write(arguments.out, _patterns(arguments, ranks))
+    print(assess(spectra) if arguments.flips else "No noise floor was measured (--flips 0).")
+    return 0
+
+
+def _measure(arguments: argparse.Namespace) -> dict:
+    """Load model and task, warm up the head on other examples, and take the spectra."""
+    from companion import data
+    from companion.finetune import warm_up_head
+    from companion.gradients import gradient_spectra
+    from companion.spectral_lora import default_targets
+
+    task = data.TASKS.get(arguments.task)
+    frame = data.load_task(arguments.task)  # its error names the known tasks
+    if arguments.examples < 1 or arguments.warm_up < 0:
+        raise ValueError(f"--examples {arguments.examples}, --warm-up {arguments.warm_up}: accepted: >= 1 and >= 0")
+    drawn = data.sample(frame, arguments.examples + arguments.warm_up, arguments.seed)
+    model, tokenizer = data.load_model(arguments.model, task.n_labels, arguments.seed), data.load_tokenizer(arguments.model)
+    loader = {"batch_size": arguments.batch_size, "max_length": arguments.max_length}
+    if arguments.warm_up:
+        warm_up_head(model, data.make_dataloader(drawn[arguments.examples :], tokenizer, **loader))
+    batches = data.make_dataloader(drawn[: arguments.examples], tokenizer, **loader)
+    targets = arguments.target_modules or default_targets(model)
+    targets = "all-linear" if list(targets) == ["all-linear"] else targets
+    return gradient_spectra(model, _progress(batches), targets, flips=arguments.flips, rng=arguments.seed)
+
+
+def _progress(batches):
+    from tqdm import tqdm
+
+    return tqdm(batches, desc="gradients", unit="batch", disable=not sys.stderr.isatty(), leave=False)
+
+
+def _table(spectra: dict, ranks: dict[str, int]) -> str:
+    width = max(len(name) for name in spectra)
+    lines = [f"{'matrix':<{width}}  {'out x in':>11}  {'s1':>9}  {'s2':>9}  {'s3':>9}  {'floor':>9}  {'s1/floor':>8}  {'rank':>4}"]
+    for name, spectrum in spectra.items():
+        leading = "  ".join(f"{value:9.3g}" for value in [*spectrum.singular_values[:3], *[0.0] * 3][:3])
+        floor = spectrum.noise_floor if len(spectrum.floors) else float("nan")
+        ratio = spectrum.singular_values[0] / floor if floor > 0 else float("nan")
+        shape = f"{spectrum.shape[0]} x {spectrum.shape[1]}"
+        lines.append(f"{name:<{width}}  {shape:>11}  {leading}  {floor:9.3g}  {ratio:8.2f}  {ranks[name]:4d}")
+    return "\n".join(lines)
+
+
+def _patterns(arguments: argparse.Namespace, ranks: dict[str, int]) -> dict:
+    """What `peft.LoraConfig` takes, and where it came from."""
+    adapted = {name: rank for name, rank in ranks.items() if rank > 0}
+    return {
+        "target_modules": list(adapted),
+        "rank_pattern": {re.escape(name): rank for name, rank in adapted.items()},
+        "alpha_pattern": {re.escape(name): arguments.scaling * rank for name, rank in adapted.items()},
+        "made_by": {
+            "companion": __version__,
+            **{key: getattr(arguments, key) for key in ("model", "task", "rule", "examples", "warm_up", "flips", "seed")},
+        },
+    }
+
+
+def _write(path: Path, content: dict) -> None:
+    """Write JSON to a temporary file beside `path` and rename, so that nothing half-written is ever there."""
+    with tempfile.NamedTemporaryFile("w", dir=path.absolute().parent, suffix=".tmp", delete=False) as file:
+        try:
+            json.dump(content, file, indent=2)
+            file.close()
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+if __name__ == "__main__":
+    sys.exit(main())

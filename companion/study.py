@@ -1,0 +1,91 @@
+"""Records of runs: one JSON line a run, appended whole or not at all, with what is needed to repeat it."""
+
+import json
+import os
+import platform
+import resource
+from datetime import UTC, datetime
+from importlib import metadata, resources
+from pathlib import Path
+
+import pandas as pd
+
+__all__ = ["append_record", "provenance", "read_records"]
+
+_PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "transformers", "peft")
+
+
+def provenance(frame: pd.DataFrame) -> dict:
+    """Where and with what a run was made.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        As from `companion.data.load_task`; its ``attrs`` name the source, row count and SHA-256.
+
+    Returns
+    -------
+    dict
+        ``data``, ``versions``, ``hardware``, ``peak_memory_mib`` (of this process) and ``date`` (UTC).
+    """
+    import torch
+
+    from companion import __version__
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    return {
+        "data": {key: frame.attrs[key] for key in ("task", "split", "source", "rows", "sha256", "subset")},
+        "versions": {"companion": __version__, "python": platform.python_version()}
+        | {name: metadata.version(name) for name in _PACKAGES},
+        "hardware": f"{platform.machine()}, {device}",
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def append_record(path: Path, record: dict) -> None:
+    """Append one record as a line, in a single write that is on disk when this returns.
+
+    A line that an earlier, killed process left without its end is closed first, so that it damages no other.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torn = path.exists() and path.stat().st_size > 0 and path.read_bytes()[-1:] != b"\n"
+    line = ("\n" if torn else "") + json.dumps(record, allow_nan=False) + "\n"
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(handle, line.encode())
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read_records(source: str | Path) -> pd.DataFrame:
+    """Records of a study, one row a run, nested entries as columns ``config.seed``, ``metrics.accuracy``, ….
+
+    Parameters
+    ----------
+    source : str or Path
+        Name of a study that comes with the package (``"gradient-growth"``), or a path to a JSON-lines file.
+
+    Returns
+    -------
+    pandas.DataFrame
+
+    Raises
+    ------
+    FileNotFoundError
+        No such study or file.
+    ValueError
+        A line is not a record; the message names it.
+    """
+    path = source if isinstance(source, Path) else resources.files("companion") / "records" / f"{source}.jsonl"
+    if not path.is_file():
+        known = sorted(p.name.removesuffix(".jsonl") for p in (resources.files("companion") / "records").iterdir())
+        raise FileNotFoundError(f"source: no records {str(source)!r}; accepted: a path or one of {', '.join(known)}")
+    records = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path.name}, line {number}: not a record ({error})") from None
+    return pd.json_normalize(records, max_level=1)

@@ -1,0 +1,93 @@
+"""Head, training and evaluation on a tiny encoder and on bundled text."""
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from companion.finetune import adapter_parameters, evaluate, finetune, head_of, warm_up_head
+from companion.gradients import mean_gradients
+from tiny_models import text_batches, tiny_bert
+
+
+class Loader(list):
+    """Batches with the examples they hold, as a DataLoader shows them."""
+
+    @property
+    def dataset(self):
+        return [None] * sum(len(batch["labels"]) for batch in self)
+
+
+def separable(n, sizes, n_labels=2, seed=0):
+    """Labels that depend on the first token, so that there is something to learn."""
+    batches = text_batches(n, sizes, seed)
+    for batch in batches:
+        first = batch["input_ids"][:, 0]
+        batch["labels"] = (first % n_labels) if n_labels > 1 else first.float() / 60
+    return Loader(batches)
+
+
+@pytest.mark.parametrize("n_labels", [1, 2, 3])
+def test_warm_up_touches_the_last_layer_only_and_lowers_the_loss(n_labels):
+    model, data = tiny_bert(n_labels), separable(300, 32, n_labels)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    cold = evaluate(model, data)["loss"]
+    score = warm_up_head(model.train(), data)
+    assert model.training and -1 <= score <= 1
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"classifier.weight", "classifier.bias"}
+    assert evaluate(model, data)["loss"] < cold
+
+
+def test_warmed_head_is_a_minimum_for_its_own_examples():
+    model, data = tiny_bert(), separable(200, 50)
+    cold = sum(g.mean.norm() for g in mean_gradients(model, data, r"classifier", flips=0).values())
+    warm_up_head(model, data)
+    warm = sum(g.mean.norm() for g in mean_gradients(model, data, r"classifier", flips=0).values())
+    assert warm < 0.3 * cold  # not zero: the fit is penalised
+
+
+def test_missing_class_and_missing_head_are_named():
+    data = separable(40, 10)
+    for batch in data:
+        batch["labels"] = torch.zeros_like(batch["labels"])
+    with pytest.raises(ValueError, match="labels"):
+        warm_up_head(tiny_bert(), data)
+    with pytest.raises(ValueError, match="classifier"):
+        head_of(tiny_bert().bert)
+
+
+def adapted(seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return get_peft_model(tiny_bert(), LoraConfig(r=4, task_type="SEQ_CLS", target_modules=["query", "value"]))
+
+
+def test_training_learns_is_reproducible_and_leaves_the_random_state():
+    results = []
+    for _ in range(2):
+        model, data = adapted(), separable(128, 16)
+        state, base = torch.get_rng_state(), model.base_model.model.bert.embeddings.word_embeddings.weight.clone()
+        before = evaluate(model, data)
+        run = finetune(model, data, epochs=4, learning_rate=1e-2, seed=3)
+        assert torch.equal(state, torch.get_rng_state()) and not model.training
+        assert torch.equal(base, model.base_model.model.bert.embeddings.word_embeddings.weight)
+        assert run["steps"] == 32 and run["seconds"] > 0
+        results.append(evaluate(model, data))
+        assert results[-1]["loss"] < before["loss"]
+    assert results[0] == results[1]
+
+
+def test_adapter_parameters_leave_out_the_head():
+    assert adapter_parameters(adapted()) == 2 * 2 * 4 * (32 + 32)
+
+
+def test_evaluate_against_a_direct_computation():
+    model, data = tiny_bert(3), separable(50, 7, 3)
+    with torch.no_grad():
+        logits = torch.cat([model(**batch).logits for batch in data])
+    labels = torch.cat([batch["labels"] for batch in data])
+    measured = evaluate(model, data)
+    assert measured["accuracy"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+    assert measured["loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert -1 <= evaluate(tiny_bert(1), separable(50, 7, 1))["spearman"] <= 1 and np.isfinite(measured["loss"])

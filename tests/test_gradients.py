@@ -1,0 +1,290 @@
+"""Mean gradients against autograd, sign-flip floors against planted truth, and the model left as found."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from companion.gradients import GradientSpectrum, balanced_signs, gradient_spectra, mean_gradients
+from companion.targets import linear_targets
+from tiny_models import (
+    causal_batches,
+    image_batches,
+    planted_problem,
+    text_batches,
+    tiny_bert,
+    tiny_gpt2,
+    tiny_llama,
+    tiny_vit,
+)
+
+CASES = [
+    (tiny_bert, text_batches, ["query", "value"]),
+    (tiny_bert, text_batches, "all-linear"),
+    (tiny_llama, causal_batches, ["q_proj", "k_proj", "o_proj", "down_proj"]),
+    (tiny_vit, image_batches, r".*(query|value|dense|q_proj|v_proj|fc1)"),
+]
+
+
+def autograd(model, batches, names) -> dict[str, torch.Tensor]:
+    """Reference: gradient of the mean loss over all examples through autograd, one example at a time."""
+    weights = [model.get_submodule(name).weight for name in names]
+    total, weight_sum = [torch.zeros_like(w) for w in weights], 0.0
+    for batch in batches:
+        for i in range(len(batch["labels"])):
+            example = {key: value[i : i + 1] for key, value in batch.items()}
+            labels = example["labels"]
+            share = 1.0 if labels.ndim == 1 else float((labels[:, 1:] != -100).sum())
+            grads = torch.autograd.grad(model(**example).loss, weights, allow_unused=True)
+            for sum_, grad in zip(total, grads, strict=True):
+                sum_ += 0 if grad is None else share * grad
+            weight_sum += share
+    return {name: sum_ / weight_sum for name, sum_ in zip(names, total, strict=True)}
+
+
+@pytest.mark.parametrize("make, batches, targets", CASES)
+@pytest.mark.parametrize("sizes", [13, [1, 7, 5], [6, 6, 1]])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_equals_autograd_for_any_batches(make, batches, targets, sizes, frozen):
+    model = make().requires_grad_(not frozen)
+    measured = mean_gradients(model, batches(13, sizes), targets)
+    reference = autograd(model.requires_grad_(True), batches(13, 13), list(measured))
+    for name, gradient in measured.items():
+        top = torch.linalg.matrix_norm(reference[name], 2)
+        assert torch.linalg.matrix_norm(gradient.mean - reference[name], 2) < 1e-6 * top, name
+        assert gradient.n_examples == 13
+
+
+def test_spectrum_is_the_svd_in_double_precision():
+    model, batches = tiny_bert(), text_batches(16, 5)
+    gradients, spectra = (f(model, batches, ["query"], rng=3) for f in (mean_gradients, gradient_spectra))
+    for name, spectrum in spectra.items():
+        values = np.linalg.svd(gradients[name].mean.double().numpy(), compute_uv=False)
+        assert spectrum.singular_values.dtype == np.float64
+        np.testing.assert_allclose(spectrum.singular_values, values, atol=1e-14 * values[0])
+        flips = gradients[name].flipped.double().numpy()
+        np.testing.assert_allclose(spectrum.floors, np.linalg.norm(flips, 2, axis=(1, 2)), rtol=1e-12)
+        np.testing.assert_allclose(spectrum.flip_energies, (flips**2).sum((1, 2)), rtol=1e-12)
+        assert spectrum.noise_floor == spectrum.floors.max() and spectrum.level == pytest.approx(0.1)
+        assert spectrum.shape == (32, 32) and spectrum.n_examples == 16
+
+
+def spiked(n: int, strengths, out: int = 30, inp: int = 22, seed: int = 0) -> np.ndarray:
+    """n example gradients: the same planted matrix in each, plus unit noise; strengths in units of the noise edge of the mean."""
+    rng = np.random.default_rng(seed)
+    u, v = (np.linalg.qr(rng.standard_normal((d, len(strengths))))[0] for d in (out, inp))
+    edge = (np.sqrt(out) + np.sqrt(inp)) / np.sqrt(n)
+    return (u * np.array(strengths)) @ v.T * edge + rng.standard_normal((n, out, inp))
+
+
+@pytest.mark.parametrize("n", [8, 9, 16, 65, 512])
+@pytest.mark.parametrize("unequal", [False, True])
+def test_planted_rank_four_is_found_beside_a_dominant_mode(n, unequal):
+    sizes = [1, 2, n - 3] if unequal else n
+    for seed in range(5):
+        model, batches, loss = planted_problem(spiked(n, [20, 2, 2, 2], seed=seed), sizes)
+        spectrum = gradient_spectra(model, batches, "lin", loss, rng=seed)["lin"]
+        assert (spectrum.singular_values > spectrum.noise_floor).sum() == 4
+
+
+@pytest.mark.parametrize("n, sizes", [(8, 8), (9, [4, 5]), (16, [1, 15]), (70, 16)])
+def test_pure_noise_exceeds_the_floor_at_the_stated_level(n, sizes):
+    """Binomial: 400 draws at level 0.1 give 40 ± 6; 8 examples of a small matrix are allowed a little more."""
+    alarms = 0
+    for seed in range(400):
+        noise = np.random.default_rng(seed).standard_normal((n, 14, 10))
+        model, batches, loss = planted_problem(noise, sizes)
+        spectrum = gradient_spectra(model, batches, "lin", loss, rng=seed)["lin"]
+        alarms += spectrum.singular_values[0] > spectrum.noise_floor
+    assert 22 <= alarms <= 62
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(8, 80), st.integers(3, 40), st.integers(0, 2**32 - 1))
+def test_flips_cancel_what_examples_share_and_keep_the_size_of_noise(n, size, seed):
+    rng = np.random.default_rng(seed)
+    shared = rng.standard_normal((1, 5, 4)).repeat(n, 0)
+    model, batches, loss = planted_problem(shared, size)
+    gradient = mean_gradients(model, batches, "lin", loss, rng=seed)["lin"]
+    assert gradient.flipped.abs().max() < 1e-5 * gradient.mean.abs().max()
+    units = np.eye(n).reshape(n, n, 1)  # example i's gradient is the i-th unit vector: the flip shows its weights
+    model, batches, loss = planted_problem(units, size)
+    weights = n * mean_gradients(model, batches, "lin", loss, rng=seed)["lin"].flipped[:, :, 0].numpy()
+    np.testing.assert_allclose(weights.sum(1), 0, atol=1e-4)
+    np.testing.assert_allclose((weights**2).mean(1), 1, rtol=1e-4)
+    assert len(np.unique(np.abs(weights @ weights.T) > n - 0.5, axis=0)) == len(weights)  # no flip is another or its negative
+
+
+def test_signs_follow_the_seed_and_not_the_batches():
+    model = tiny_bert()
+    floors = [
+        gradient_spectra(model, text_batches(20, sizes), ["query"], rng=rng)["bert.encoder.layer.1.attention.self.query"].floors
+        for sizes, rng in [(20, 1), ([3, 17], 1), (20, np.random.default_rng(1)), (20, 2)]
+    ]
+    np.testing.assert_allclose(floors[0], floors[1], rtol=1e-4)
+    np.testing.assert_array_equal(floors[0], floors[2])
+    assert np.abs(floors[0] - floors[3]).max() > 1e-3 * floors[0].max()
+
+
+def test_small_sets_have_few_splits():
+    signs = balanced_signs(8, 35, np.random.default_rng(0))
+    assert len({tuple(row * row[0]) for row in signs}) == 35 and not signs.sum(1).any()
+    with pytest.raises(ValueError, match="1/36"):
+        balanced_signs(8, 36, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="at least 8"):
+        balanced_signs(7, 1, np.random.default_rng(0))
+
+
+def test_module_used_twice_adds_up():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lin = nn.Linear(6, 6)
+
+        def forward(self, x):
+            return self.lin(torch.tanh(self.lin(x)))
+
+    model, x = Twice(), torch.randn(10, 6)
+    loss = lambda m, batch: m(batch).square().mean()  # noqa: E731
+    measured = mean_gradients(model, [x[:4], x[4:]], ["lin"], loss)["lin"].mean
+    torch.testing.assert_close(measured, torch.autograd.grad(loss(model, x), model.lin.weight)[0], rtol=1e-5, atol=1e-7)
+
+
+def snapshot(model):
+    return (
+        {name: value.clone() for name, value in model.state_dict().items()},
+        {name: (p.requires_grad, p.grad) for name, p in model.named_parameters()},
+        {name: module.training for name, module in model.named_modules()},
+        {name: (len(m._forward_hooks), len(m._forward_pre_hooks)) for name, m in model.named_modules()},
+    )
+
+
+def assert_same(before, after):
+    assert all(torch.equal(before[0][name], after[0][name]) for name in before[0])
+    assert before[1:] == after[1:]
+
+
+@pytest.mark.parametrize("fail", [False, True])
+def test_model_is_left_exactly_as_found(fail):
+    model = tiny_bert()
+    model.train()
+    model.bert.encoder.layer[0].eval()  # a mixture of modes
+    model.bert.embeddings.requires_grad_(False)
+    before, state = snapshot(model), torch.get_rng_state()
+    batches = text_batches(12, 4)
+    if fail:
+        batches[2]["labels"] = batches[2]["labels"] + 99  # out of range: the loss itself raises
+        with pytest.raises(IndexError):
+            mean_gradients(model, batches, ["query"])
+    else:
+        mean_gradients(model, batches, ["query"])
+    assert_same(before, snapshot(model))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_dropout_is_off_and_grad_mode_does_not_matter():
+    model, batches = tiny_bert().train(), text_batches(9, 4)
+    with torch.no_grad():
+        first = mean_gradients(model, batches, ["value"], flips=0)
+    second = mean_gradients(model.eval(), batches, ["value"], flips=0)
+    for name in first:
+        assert torch.equal(first[name].mean, second[name].mean) and first[name].flipped.shape == (0, 32, 32)
+
+
+def test_half_precision_accumulates_in_single():
+    model, batches = tiny_bert(), text_batches(16, 4)
+    reference = mean_gradients(model, batches, ["query"])
+    measured = mean_gradients(model.bfloat16(), batches, ["query"])
+    for name in measured:
+        assert measured[name].mean.dtype == torch.float32
+        assert (measured[name].mean - reference[name].mean).norm() < 0.1 * reference[name].mean.norm()
+
+
+def test_input_changed_in_place_is_refused():
+    class InPlace(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lin = nn.Linear(4, 4)
+
+        def forward(self, x):
+            x = x.clone()
+            y = self.lin(x)
+            x.add_(1.0)
+            return y + x
+
+    with pytest.raises(RuntimeError, match="in place"):
+        mean_gradients(InPlace(), [torch.randn(8, 4)], ["lin"], lambda m, batch: m(batch).mean())
+
+
+# --- bad input ---------------------------------------------------------------------------------------------------------
+
+
+def raises(match, *args, error=ValueError, **kwargs):
+    with pytest.raises(error, match=match):
+        mean_gradients(*args, **kwargs)
+
+
+def test_bad_data():
+    model, good = tiny_bert(), text_batches(8, 8)
+    raises("no examples", model, [], ["query"])
+    raises("got 5 examples.*at least 8", model, text_batches(5, 2), ["query"])
+    assert mean_gradients(model, text_batches(5, 2), ["query"], flips=0)
+    raises("'labels'", model, [{k: v for k, v in good[0].items() if k != "labels"}], ["query"])
+    raises("mapping", model, [(good[0]["input_ids"], good[0]["labels"])], ["query"])
+    raises("without a tensor", model, [{"text": ["a", "b"]}], ["query"])
+    raises("flips", model, good, ["query"], flips=-1)
+    raises("1/36", model, good, ["query"], flips=99)
+
+
+def test_bad_losses():
+    model, good = tiny_bert(), text_batches(16, 8)
+    raises("batch 0 gave nan", model, good, ["query"], loss_fn=lambda m, b: m(**b).loss * float("nan"))
+    raises("scalar", model, good, ["query"], loss_fn=lambda m, b: m(**b).logits)
+    raises("exactly zero", model, good, ["query"], loss_fn=lambda m, b: m(**b).loss * 0)
+    raises("exactly zero", model, good, ["query"], loss_fn=lambda m, b: m(**b).loss.detach())
+    raises("no loss", tiny_bert().bert, good, ["query"], error=(ValueError, TypeError))
+
+
+def test_bad_targets():
+    good = text_batches(8, 8)
+    raises("matches no module.*query", tiny_bert(), good, ["nosuch"])
+    raises("matches no module", tiny_bert(), good, "query")  # a string is a pattern for the whole name
+    raises("regular expression", tiny_bert(), good, "(")
+    raises("non-empty list", tiny_bert(), good, [])
+    raises("Conv1D", tiny_gpt2(), causal_batches(8, 8), ["c_attn"], error=TypeError)
+    raises("LayerNorm", tiny_bert(), good, ["LayerNorm"], error=TypeError)
+    with pytest.warns():  # torch announces the end of this kind of quantisation
+        quantised = torch.ao.quantization.quantize_dynamic(tiny_bert(), {nn.Linear}, dtype=torch.qint8)
+    raises("quantised", quantised, good, ["query"], error=TypeError)
+    integer = tiny_bert()
+    layer = integer.bert.encoder.layer[0].attention.self.query
+    layer.weight = nn.Parameter(layer.weight.to(torch.int8), requires_grad=False)
+    raises("int8", integer, good, ["query"], error=TypeError)
+
+
+def test_all_linear_leaves_out_the_head():
+    names = set(linear_targets(tiny_bert(), "all-linear"))
+    assert "classifier" not in names and "bert.pooler.dense" in names
+    assert "lm_head" not in set(linear_targets(tiny_llama(), "all-linear"))
+
+
+def test_silent_target_is_reported_and_gets_zeros():
+    class Unused(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.idle = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.used(x)
+
+    with pytest.warns(UserWarning, match="zero gradient in idle"):
+        spectra = gradient_spectra(Unused(), [torch.randn(8, 4)], ["used", "idle"], lambda m, b: m(b).square().mean())
+    assert not spectra["idle"].singular_values.any() and spectra["used"].singular_values.any()
+
+
+def test_spectrum_without_flips_has_no_floor():
+    spectrum = GradientSpectrum(np.ones(2), np.empty(0), (2, 2), 5)
+    with pytest.raises(ValueError, match="flips=0"):
+        _ = spectrum.noise_floor

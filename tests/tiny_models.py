@@ -1,0 +1,101 @@
+"""Small real models of four architectures, and batches for them."""
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    ViTConfig,
+    ViTForImageClassification,
+)
+
+
+def tiny_bert(n_labels: int = 2, seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = BertConfig(
+            vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, num_labels=n_labels
+        )
+        return BertForSequenceClassification(config).eval()
+
+
+def tiny_llama(seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = LlamaConfig(
+            vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=48
+        )
+        return LlamaForCausalLM(config).eval()
+
+
+def tiny_vit(seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = ViTConfig(
+            image_size=16, patch_size=8, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, num_labels=3
+        )
+        return ViTForImageClassification(config).eval()
+
+
+def tiny_gpt2() -> nn.Module:
+    return GPT2LMHeadModel(GPT2Config(vocab_size=60, n_embd=32, n_layer=1, n_head=4)).eval()
+
+
+def text_batches(n: int, sizes: list[int] | int, seed: int = 0, n_labels: int = 2) -> list[dict]:
+    """n examples of 3 to 9 tokens, padded by batch; `sizes` as for `torch.split`."""
+    rng = np.random.default_rng(seed)
+    rows = [rng.integers(5, 60, rng.integers(3, 10)) for _ in range(n)]
+    labels = rng.integers(0, n_labels, n) if n_labels > 1 else rng.standard_normal(n).astype("f4")
+    batches = []
+    for chosen in torch.arange(n).split(sizes):
+        width = max(len(rows[i]) for i in chosen)
+        ids = torch.zeros(len(chosen), width, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, i in enumerate(chosen):
+            ids[row, : len(rows[i])] = torch.from_numpy(rows[i])
+            mask[row, : len(rows[i])] = 1
+        batches.append({"input_ids": ids, "attention_mask": mask, "labels": torch.from_numpy(labels[chosen.numpy()])})
+    return batches
+
+
+def causal_batches(n: int, sizes: list[int] | int, seed: int = 0) -> list[dict]:
+    """The same texts with every real token but the first as a label (padding is -100)."""
+    return [
+        {**batch, "labels": torch.where(batch["attention_mask"] == 1, batch["input_ids"], -100)} for batch in text_batches(n, sizes, seed)
+    ]
+
+
+def image_batches(n: int, sizes: list[int] | int, seed: int = 0) -> list[dict]:
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randn(n, 3, 16, 16, generator=generator)
+    labels = torch.randint(0, 3, (n,), generator=generator)
+    return [{"pixel_values": p, "labels": y} for p, y in zip(pixels.split(sizes), labels.split(sizes), strict=True)]
+
+
+class Planted(nn.Module):
+    """One linear layer fed with the unit vectors, so that an example's gradient is any matrix one likes."""
+
+    def __init__(self, out_features: int, in_features: int):
+        super().__init__()
+        self.lin = nn.Linear(in_features, out_features, bias=False)
+
+    def forward(self, units: torch.Tensor) -> torch.Tensor:
+        return self.lin(units)
+
+
+def planted_problem(gradients: np.ndarray, sizes: list[int] | int):
+    """Model, batches and loss whose example i has exactly the gradient ``gradients[i]``, shape (out, in)."""
+    n, out_features, in_features = gradients.shape
+    units = torch.eye(in_features).expand(n, -1, -1)
+    targets = torch.as_tensor(gradients, dtype=torch.float32)
+    batches = list(zip(units.split(sizes), targets.split(sizes), strict=True))
+
+    def loss(model: nn.Module, batch) -> torch.Tensor:
+        return (model(batch[0]).mT * batch[1]).sum() / len(batch[0])
+
+    return Planted(out_features, in_features), batches, loss
