@@ -8,7 +8,7 @@ import importlib
 
 __version__ = "0.1.0"
 
-_SUBMODULES = {"data", "finetune", "gradients", "marchenko_pastur", "rank_rules", "spectral_lora"}
+_SUBMODULES = {"advice", "data", "finetune", "gradients", "marchenko_pastur", "rank_rules", "spectral_lora", "study", "targets"}
 
 __all__ = sorted(_SUBMODULES)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from companion.advice import assess, examples_needed
+from companion.book.planted import planted_layer
 from companion.gradients import GradientSpectrum, gradient_spectra
-from tiny_models import planted_problem
 
 
 def spectra(n, strength, matrices=6, seed=0, flips=9):
@@ -15,8 +15,8 @@ def spectra(n, strength, matrices=6, seed=0, flips=9):
         rng = np.random.default_rng([seed, k])
         u, v = rng.standard_normal((24, 1)), rng.standard_normal((1, 16))
         signal = strength * (u / np.linalg.norm(u)) @ (v / np.linalg.norm(v))
-        model, batches, loss = planted_problem(signal + rng.standard_normal((n, 24, 16)), 64)
-        result[f"m{k}"] = gradient_spectra(model, batches, "lin", loss, flips=flips, rng=seed)["lin"]
+        model, batches, loss = planted_layer(signal + rng.standard_normal((n, 24, 16)), 64)
+        result[f"m{k}"] = gradient_spectra(model, batches, "layer", loss, flips=flips, rng=seed)["layer"]
     return result
 
 

@@ -1,8 +1,13 @@
 """Settings, glue, figure style and artwork of the book."""
 
+import io
+import json
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from xml.etree import ElementTree
 
 import matplotlib as mpl
 import numpy as np
@@ -12,6 +17,7 @@ from nbformat import v4
 
 from companion.book import artwork, plotting
 from companion.book.settings import book_mode, settings
+from companion.book.svg import compact
 
 ROOT = Path(__file__).parents[1]
 
@@ -80,6 +86,52 @@ def test_palette_has_contrast_with_white():
     levels = [luminance(colour) for colour in plotting.PALETTE]
     assert len(set(plotting.PALETTE)) == len(levels) >= 6
     assert all(1.05 / (level + 0.05) > 2 for level in levels)
+
+
+def drawing(fonttype):
+    with mpl.rc_context({"svg.fonttype": fonttype, "svg.hashsalt": "test"}):
+        figure = mpl.figure.Figure()
+        axes = figure.subplots()
+        axes.plot([0, 1, 2], [0.001234567, 1, 0.5], "o--", label="$\\sigma^2$")
+        axes.set(xlabel="length (m)", title="a  title: with signs < & >")
+        axes.legend()
+        figure.savefig(buffer := io.StringIO(), format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def test_compact_svg_is_smaller_and_draws_the_same_elements():
+    before = drawing("path")
+    after = compact(before)
+    trees = [ElementTree.fromstring(svg) for svg in (before, after)]
+    tags = [Counter(element.tag for element in tree.iter() if "}" in element.tag) for tree in trees]
+    dropped = {tag for tag in tags[0] if tag not in tags[1]}
+    assert all(tags[1][tag] == tags[0][tag] for tag in tags[1])
+    assert {tag.split("}")[1] for tag in dropped} <= {"metadata", "RDF", "Work", "type", "creator", "Agent", "title"}
+    assert len(json.dumps(after)) < 0.65 * len(json.dumps(before))
+    assert compact(after) == after
+
+
+def test_compact_svg_keeps_every_coordinate_within_a_hundredth_of_a_point():
+    number = re.compile(r"-?\d+\.?\d*(?:e-?\d+)?")
+
+    def coordinates(svg):
+        paths = [element.get("d") for element in ElementTree.fromstring(svg).iter() if element.get("d")]
+        return [float(value) for path in paths for value in number.findall(path)]
+
+    before = drawing("path")
+    assert np.allclose(coordinates(compact(before)), coordinates(before), rtol=0, atol=0.0051)
+
+
+def test_every_reference_of_a_compact_svg_exists():
+    svg = compact(drawing("path"))
+    defined = set(re.findall(r" id='([^']+)'", svg))
+    assert set(re.findall(r"#([\w-]+)[')]", svg)) - set(re.findall(r":#([0-9a-f]{6})\b", svg)) <= defined
+
+
+def test_compact_leaves_written_text_alone():
+    svg = drawing("none")
+    assert "<text" in svg
+    assert compact(svg) == svg
 
 
 def test_logo_in_the_book_is_the_drawn_one():

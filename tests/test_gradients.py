@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from companion.book.planted import planted_layer, spiked_examples
 from companion.gradients import GradientSpectrum, balanced_signs, gradient_spectra, mean_gradients
 from companion.targets import linear_targets
 from tiny_models import (
     causal_batches,
     image_batches,
-    planted_problem,
     text_batches,
     tiny_bert,
     tiny_gpt2,
@@ -71,21 +71,13 @@ def test_spectrum_is_the_svd_in_double_precision():
         assert spectrum.shape == (32, 32) and spectrum.n_examples == 16
 
 
-def spiked(n: int, strengths, out: int = 30, inp: int = 22, seed: int = 0) -> np.ndarray:
-    """n example gradients: the same planted matrix in each, plus unit noise; strengths in units of the noise edge of the mean."""
-    rng = np.random.default_rng(seed)
-    u, v = (np.linalg.qr(rng.standard_normal((d, len(strengths))))[0] for d in (out, inp))
-    edge = (np.sqrt(out) + np.sqrt(inp)) / np.sqrt(n)
-    return (u * np.array(strengths)) @ v.T * edge + rng.standard_normal((n, out, inp))
-
-
 @pytest.mark.parametrize("n", [8, 9, 16, 65, 512])
 @pytest.mark.parametrize("unequal", [False, True])
 def test_planted_rank_four_is_found_beside_a_dominant_mode(n, unequal):
     sizes = [1, 2, n - 3] if unequal else n
     for seed in range(5):
-        model, batches, loss = planted_problem(spiked(n, [20, 2, 2, 2], seed=seed), sizes)
-        spectrum = gradient_spectra(model, batches, "lin", loss, rng=seed)["lin"]
+        model, batches, loss = planted_layer(spiked_examples(n, [20, 2, 2, 2], (30, 22), np.random.default_rng(seed)), sizes)
+        spectrum = gradient_spectra(model, batches, "layer", loss, rng=seed)["layer"]
         assert (spectrum.singular_values > spectrum.noise_floor).sum() == 4
 
 
@@ -95,8 +87,8 @@ def test_pure_noise_exceeds_the_floor_at_the_stated_level(n, sizes):
     alarms = 0
     for seed in range(400):
         noise = np.random.default_rng(seed).standard_normal((n, 14, 10))
-        model, batches, loss = planted_problem(noise, sizes)
-        spectrum = gradient_spectra(model, batches, "lin", loss, rng=seed)["lin"]
+        model, batches, loss = planted_layer(noise, sizes)
+        spectrum = gradient_spectra(model, batches, "layer", loss, rng=seed)["layer"]
         alarms += spectrum.singular_values[0] > spectrum.noise_floor
     assert 22 <= alarms <= 62
 
@@ -106,12 +98,12 @@ def test_pure_noise_exceeds_the_floor_at_the_stated_level(n, sizes):
 def test_flips_cancel_what_examples_share_and_keep_the_size_of_noise(n, size, seed):
     rng = np.random.default_rng(seed)
     shared = rng.standard_normal((1, 5, 4)).repeat(n, 0)
-    model, batches, loss = planted_problem(shared, size)
-    gradient = mean_gradients(model, batches, "lin", loss, rng=seed)["lin"]
+    model, batches, loss = planted_layer(shared, size)
+    gradient = mean_gradients(model, batches, "layer", loss, rng=seed)["layer"]
     assert gradient.flipped.abs().max() < 1e-5 * gradient.mean.abs().max()
     units = np.eye(n).reshape(n, n, 1)  # example i's gradient is the i-th unit vector: the flip shows its weights
-    model, batches, loss = planted_problem(units, size)
-    weights = n * mean_gradients(model, batches, "lin", loss, rng=seed)["lin"].flipped[:, :, 0].numpy()
+    model, batches, loss = planted_layer(units, size)
+    weights = n * mean_gradients(model, batches, "layer", loss, rng=seed)["layer"].flipped[:, :, 0].numpy()
     np.testing.assert_allclose(weights.sum(1), 0, atol=1e-4)
     np.testing.assert_allclose((weights**2).mean(1), 1, rtol=1e-4)
     assert len(np.unique(np.abs(weights @ weights.T) > n - 0.5, axis=0)) == len(weights)  # no flip is another or its negative

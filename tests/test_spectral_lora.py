@@ -6,10 +6,11 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
+from companion.book.planted import planted_layer, spiked_examples
 from companion.gradients import GradientSpectrum, gradient_spectra
 from companion.rank_rules import gap_rank
 from companion.spectral_lora import default_targets, spectral_lora_config, spectral_ranks, to_lora_config
-from tiny_models import causal_batches, planted_problem, text_batches, tiny_bert, tiny_llama, tiny_vit
+from tiny_models import causal_batches, text_batches, tiny_bert, tiny_llama, tiny_vit
 
 
 def spectrum(values, floor=1.0, shape=None) -> GradientSpectrum:
@@ -115,26 +116,22 @@ def test_bad_configurations_are_named(ranks, base, scaling, match):
 
 
 def planted(strengths, n=64):
-    rng = np.random.default_rng(5)
-    u, v = (np.linalg.qr(rng.standard_normal((d, len(strengths) or 1)))[0] for d in (24, 16))
-    edge = (np.sqrt(24) + np.sqrt(16)) / np.sqrt(n)
-    signal = (u[:, : len(strengths)] * np.array(strengths)) @ v[:, : len(strengths)].T * edge
-    return planted_problem(signal + rng.standard_normal((n, 24, 16)), 20)
+    return planted_layer(spiked_examples(n, strengths, (24, 16), np.random.default_rng(5)), 20)
 
 
 def test_planted_rank_reaches_the_adapter():
     model, batches, loss = planted([20, 2, 2, 2])
-    config = spectral_lora_config(model, batches, LoraConfig(target_modules=["lin"]), loss_fn=loss)
-    assert adapters(get_peft_model(model, config)) == {"lin": (4, 2.0)}
+    config = spectral_lora_config(model, batches, LoraConfig(target_modules=["layer"]), loss_fn=loss)
+    assert adapters(get_peft_model(model, config)) == {"layer": (4, 2.0)}
 
 
 def test_noise_gives_no_module_and_says_what_to_do():
     model, batches, loss = planted([])
     with pytest.raises(ValueError, match="rank 0 to every matrix.*cannot be told from noise.*uniform rank"):
-        spectral_lora_config(model, batches, LoraConfig(target_modules=["lin"]), loss_fn=loss)
+        spectral_lora_config(model, batches, LoraConfig(target_modules=["layer"]), loss_fn=loss)
     with pytest.warns(UserWarning, match="uniform rank"):
-        config = spectral_lora_config(model, batches, LoraConfig(target_modules=["lin"]), loss_fn=loss, min_rank=1)
-    assert config.rank_pattern == {"lin": 1}
+        config = spectral_lora_config(model, batches, LoraConfig(target_modules=["layer"]), loss_fn=loss, min_rank=1)
+    assert config.rank_pattern == {"layer": 1}
 
 
 def test_default_targets_are_pefts():

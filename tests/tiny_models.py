@@ -75,27 +75,3 @@ def image_batches(n: int, sizes: list[int] | int, seed: int = 0) -> list[dict]:
     pixels = torch.randn(n, 3, 16, 16, generator=generator)
     labels = torch.randint(0, 3, (n,), generator=generator)
     return [{"pixel_values": p, "labels": y} for p, y in zip(pixels.split(sizes), labels.split(sizes), strict=True)]
-
-
-class Planted(nn.Module):
-    """One linear layer fed with the unit vectors, so that an example's gradient is any matrix one likes."""
-
-    def __init__(self, out_features: int, in_features: int):
-        super().__init__()
-        self.lin = nn.Linear(in_features, out_features, bias=False)
-
-    def forward(self, units: torch.Tensor) -> torch.Tensor:
-        return self.lin(units)
-
-
-def planted_problem(gradients: np.ndarray, sizes: list[int] | int):
-    """Model, batches and loss whose example i has exactly the gradient ``gradients[i]``, shape (out, in)."""
-    n, out_features, in_features = gradients.shape
-    units = torch.eye(in_features).expand(n, -1, -1)
-    targets = torch.as_tensor(gradients, dtype=torch.float32)
-    batches = list(zip(units.split(sizes), targets.split(sizes), strict=True))
-
-    def loss(model: nn.Module, batch) -> torch.Tensor:
-        return (model(batch[0]).mT * batch[1]).sum() / len(batch[0])
-
-    return Planted(out_features, in_features), batches, loss

@@ -33,9 +33,11 @@ from companion.book.pairing import (
     read_source,
     write_source,
 )
+from companion.book.svg import compact
 
 CELL_TIMEOUT = 600  # seconds
 MAX_BYTES = 500_000
+SVG = "image/svg+xml"
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 KERNEL_ENVIRONMENT = {
     "BOOK_MODE": "light",
@@ -84,6 +86,9 @@ def execute(source: Path) -> NotebookNode:
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             raise ChapterError(f"{source}: {ANSI_COLOUR.sub('', str(error))}") from error
     nb.metadata["language_info"] = dict(LANGUAGE_INFO)
+    for data in (output.data for cell in nb.cells for output in cell.get("outputs", []) if "data" in output):
+        if SVG in data:
+            data[SVG] = compact(data[SVG])
     return nb
 
 
