@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
 from torch import nn
-from transformers import Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -32,7 +32,8 @@ def warm_up_head(model: nn.Module, dataloader: "DataLoader", folds: int = 5) -> 
     """Fit the last linear layer of the head to the frozen features, in place, and nothing else.
 
     A fresh head sends every gradient through its own random read-out direction. The fit is the convex one: ridge-penalised
-    logistic regression (least squares for regression), penalty chosen by cross-validation.
+    logistic regression (least squares for regression). The penalty is chosen by cross-validated log-loss and not by accuracy:
+    an over-confident head would put a gradient of its own, "be less sure", into every matrix.
 
     Parameters
     ----------
@@ -56,26 +57,28 @@ def warm_up_head(model: nn.Module, dataloader: "DataLoader", folds: int = 5) -> 
     """
     head = head_of(model)
     features, labels = _features(model, dataloader)
-    search = _head_search(head.out_features == 1, folds)
     if head.out_features > 1 and set(np.unique(labels)) != set(range(head.out_features)):
         raise ValueError(f"dataloader: got labels {np.unique(labels).tolist()}; accepted: each of 0 … {head.out_features - 1}")
-    fit = search.fit(features, labels).best_estimator_
+    search = _head_search(head.out_features == 1, folds).fit(features, labels)
+    fit = search.best_estimator_
     weight, bias = np.atleast_2d(fit.coef_), np.atleast_1d(fit.intercept_)
     if head.out_features == 2:  # scikit-learn gives one log-odds: half to each class, with opposite signs
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     head.weight.copy_(torch.from_numpy(weight))
     if head.bias is not None:
         head.bias.copy_(torch.from_numpy(bias))
-    return float(search.best_score_)
+    return float(search.cv_results_["mean_test_score"][search.best_index_])
 
 
 def _head_search(regression: bool, folds: int) -> GridSearchCV:
+    """Grid over the penalty; ``score`` is what is reported, ``loss`` what is minimised."""
     estimator: BaseEstimator
     if regression:
-        estimator, grid = Ridge(), {"alpha": np.logspace(-2, 4, 7)}
+        estimator, grid, score, loss = Ridge(), {"alpha": np.logspace(-2, 4, 7)}, "r2", "neg_mean_squared_error"
     else:
-        estimator, grid = LogisticRegression(max_iter=5000, tol=1e-6), {"C": np.logspace(-3, 2, 6)}
-    return GridSearchCV(estimator, grid, cv=folds)
+        estimator, grid = LogisticRegression(max_iter=5000, tol=1e-6), {"C": np.logspace(-5, 2, 8)}
+        score, loss = "accuracy", "neg_log_loss"
+    return GridSearchCV(estimator, grid, scoring={"score": score, "loss": loss}, refit="loss", cv=folds)
 
 
 def _features(model: nn.Module, dataloader: "DataLoader") -> tuple[np.ndarray, np.ndarray]:
@@ -137,6 +140,7 @@ def finetune(
             dataloader_pin_memory=False,
         )
         trainer = _GivenBatches(model, arguments, train_dataset=dataloader.dataset, batches=dataloader)
+        trainer.remove_callback(PrinterCallback)  # with the progress bar off it would print the result
         result = trainer.train()
     model.eval()
     return {"steps": result.global_step, "seconds": result.metrics["train_runtime"], "train_loss": result.training_loss}

@@ -8,22 +8,21 @@ they do not: the largest singular value of such a flipped mean is a noise floor 
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from companion.batches import example_weights, to_device
+from companion.sign_flips import check_flips, with_signs
 from companion.targets import linear_targets
 
-__all__ = ["GradientSpectrum", "MeanGradient", "gradient_spectra", "mean_gradients"]
+__all__ = ["GradientSpectrum", "MeanGradient", "gradient_spectra", "mean_gradients", "spectrum_of"]
 
-MIN_EXAMPLES = 8
-_STREAM_FROM = 64  # examples; below this the signs are drawn for the whole set at once, nearly orthogonal
 _CHUNK_ENTRIES = 2**24  # per-example gradients held at a time: 64 MiB in float32
 LossFn = Callable[[nn.Module, Any], Tensor]
 
@@ -134,13 +133,13 @@ def mean_gradients(
     sum w_i e_i g_i / sum w_i with e_i = (s_i - m) / sqrt(1 - m²), s_i = ±1, m the weighted mean of s: exactly balanced
     for any number of examples, split into any batches.
     """
-    _check_flips(flips)
+    check_flips(flips)
     targets = linear_targets(model, target_modules)
     device = next(iter(targets.values())).weight.device
     with _pristine(model), _Recorder(targets, flips) as recorder, torch.inference_mode(False), torch.enable_grad():
-        for index, (batch, signs) in enumerate(_with_signs(dataloader, flips, np.random.default_rng(rng))):
-            batch = _to(batch, device)
-            recorder.start(signs, _example_weights(model, batch, loss_fn))
+        for index, (batch, signs) in enumerate(with_signs(dataloader, flips, np.random.default_rng(rng))):
+            batch = to_device(batch, device)
+            recorder.start(signs, example_weights(model, batch, own_loss=loss_fn is None))
             _backward(_loss(model, batch, loss_fn, index), recorder)
     return recorder.result()
 
@@ -163,10 +162,11 @@ def gradient_spectra(
         By full module name. Decompositions in float64.
     """
     gradients = mean_gradients(model, dataloader, target_modules, loss_fn, flips, rng)
-    return {name: _spectrum(gradient) for name, gradient in gradients.items()}
+    return {name: spectrum_of(gradient) for name, gradient in gradients.items()}
 
 
-def _spectrum(gradient: MeanGradient) -> GradientSpectrum:
+def spectrum_of(gradient: MeanGradient) -> GradientSpectrum:
+    """Singular values of one mean gradient and of its flips, decomposed in float64."""
     values = torch.linalg.svdvals(gradient.mean.double())
     # one flip at a time: k decompositions in float64 at once would need k times the memory
     flipped = [torch.linalg.svdvals(matrix.double()) for matrix in gradient.flipped]
@@ -177,61 +177,6 @@ def _spectrum(gradient: MeanGradient) -> GradientSpectrum:
         n_examples=gradient.n_examples,
         flip_energies=np.array([v.square().sum().item() for v in flipped]),
     )
-
-
-# --- signs -------------------------------------------------------------------------------------------------------------
-
-
-def _check_flips(flips: int) -> None:
-    if isinstance(flips, bool) or not isinstance(flips, int) or flips < 0:
-        raise ValueError(f"flips: got {flips!r}; accepted: an integer >= 0")
-
-
-def _with_signs(dataloader: Iterable, flips: int, rng: np.random.Generator) -> Iterator[tuple[Any, np.ndarray]]:
-    """Batches with the signs of their examples, shape (flips, examples).
-
-    Small sets are read ahead, so that their signs are balanced splits, distinct and nearly orthogonal; from 64 examples
-    on independent signs are so anyway, up to the exact centring in `_Recorder.result`.
-    """
-    batches, head, count = iter(dataloader), [], 0
-    for batch in batches:
-        head.append(batch)
-        count += _batch_size(batch)
-        if count >= _STREAM_FROM:
-            for batch in chain(head, batches):
-                yield batch, rng.choice([-1.0, 1.0], (flips, _batch_size(batch)))
-            return
-    if count == 0:
-        raise ValueError("dataloader: it gave no examples")
-    signs = balanced_signs(count, flips, rng) if flips else np.empty((0, count))
-    ends = np.cumsum([_batch_size(batch) for batch in head])
-    yield from zip(head, np.split(signs, ends[:-1], axis=1), strict=True)
-
-
-def balanced_signs(n: int, flips: int, rng: np.random.Generator) -> np.ndarray:
-    """Distinct splits of n examples into halves, as signs of shape (flips, n), as orthogonal to each other as they come.
-
-    Raises ValueError below 8 examples and when there are fewer distinct splits than flips.
-    """
-    distinct = math.comb(n, n // 2) // (2 if n % 2 == 0 else 1)  # a split and its negative give the same floor
-    if n < MIN_EXAMPLES:
-        raise ValueError(
-            f"dataloader: got {n} examples; a sign-flip floor needs at least {MIN_EXAMPLES} "
-            f"({n} have {distinct} distinct balanced splits, best attainable level 1/{distinct + 1})"
-        )
-    if flips > distinct:
-        raise ValueError(
-            f"flips: got {flips}; {n} examples have {distinct} distinct balanced splits, best attainable level 1/{distinct + 1}"
-        )
-    base = np.where(np.arange(n) < n // 2, -1.0, 1.0)
-    chosen = np.empty((0, n))
-    while len(chosen) < flips:
-        candidates = rng.permuted(np.tile(base, (64, 1)), axis=1)
-        overlap = candidates @ chosen.T  # (64, chosen)
-        cost = np.where(np.abs(overlap) >= n - 1, np.inf, overlap**2).sum(axis=1)  # the same split is never taken twice
-        if np.isfinite(cost.min()):
-            chosen = np.vstack([chosen, candidates[cost.argmin()]])
-    return chosen
 
 
 # --- one pass ----------------------------------------------------------------------------------------------------------
@@ -356,41 +301,6 @@ def _loss(model: nn.Module, batch: Any, loss_fn: LossFn | None, index: int) -> T
     if not torch.isfinite(loss):
         raise ValueError(f"loss: batch {index} gave {loss.item()}; accepted: a finite number")
     return loss.reshape(())
-
-
-def _example_weights(model: nn.Module, batch: Any, loss_fn: LossFn | None) -> np.ndarray:
-    """Weight of each example in the batch's mean loss: its scored tokens for token labels, else 1; shape (examples,)."""
-    n = _batch_size(batch)
-    labels = batch.get("labels") if loss_fn is None and isinstance(batch, Mapping) else None
-    if labels is None or labels.ndim < 2 or labels.is_floating_point():
-        return np.ones(n)
-    causal = any(part in type(model).__name__ for part in ("CausalLM", "LMHead"))
-    scored = labels[:, 1:] if causal else labels  # a causal model predicts token t+1 at t: the first label is not scored
-    return (scored != -100).flatten(1).sum(1).double().cpu().numpy()
-
-
-def _batch_size(batch: Any) -> int:
-    """Number of examples: the first dimension of the labels, else of the first tensor found."""
-    if isinstance(batch, Tensor):
-        return batch.shape[0]
-    if isinstance(batch, Mapping):
-        batch = [batch["labels"], *batch.values()] if isinstance(batch.get("labels"), Tensor) else list(batch.values())
-    for item in batch if isinstance(batch, (list, tuple)) else ():
-        if isinstance(item, Tensor) and item.ndim:
-            return item.shape[0]
-    raise ValueError(f"dataloader: got a batch of type {type(batch).__name__} without a tensor in it")
-
-
-def _to(batch: Any, device: torch.device) -> Any:
-    """The batch with its tensors on `device`; containers keep their type."""
-    if isinstance(batch, Tensor):
-        return batch.to(device)
-    if isinstance(batch, Mapping):
-        return {key: _to(value, device) for key, value in batch.items()}
-    if isinstance(batch, (list, tuple)):
-        items = [_to(value, device) for value in batch]
-        return type(batch)(*items) if hasattr(batch, "_fields") else type(batch)(items)
-    return batch
 
 
 @contextmanager

@@ -84,6 +84,8 @@ def read_records(source: str | Path) -> pd.DataFrame:
         raise FileNotFoundError(f"source: no records {str(source)!r}; accepted: a path or one of {', '.join(known)}")
     records = []
     for number, line in enumerate(path.read_text().splitlines(), 1):
+        if not line:  # two workers that both closed a torn line
+            continue
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError as error:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from companion.book.planted import planted_layer, spiked_examples
-from companion.gradients import GradientSpectrum, balanced_signs, gradient_spectra, mean_gradients
+from companion.gradients import GradientSpectrum, gradient_spectra, mean_gradients
+from companion.sign_flips import balanced_signs
 from companion.targets import linear_targets
 from tiny_models import (
     causal_batches,

@@ -23,7 +23,7 @@ def mp_edges(edge: float, smallest: float) -> bool:
 
 def mp_nonzero_median(nonzero_median: Callable[[float], float]) -> bool:
     """Exercise 2: median of the eigenvalues that are not zero, as a function of a ratio above 1."""
-    for ratio in (1.5, 4.0, 30.0):
+    for ratio in (4.0, 1.5, 30.0):
         given, right = nonzero_median(ratio), ratio * MarchenkoPastur(1 / ratio).ppf(0.5)
         assert given > 0, f"ratio {ratio}: the median is 0; count only the eigenvalues above the atom"
         assert np.isclose(given, right, rtol=1e-6), f"ratio {ratio}: {given:.4g} given, {right:.4g} expected"
