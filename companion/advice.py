@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import t
 
 from companion.rank_rules import Spectrum, floor_rank
 
-__all__ = ["Assessment", "assess", "examples_needed"]
+__all__ = ["Assessment", "assess", "examples_needed", "joint_p_value"]
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,7 @@ class Assessment:
     level : float
         Chance that a matrix of pure noise counts as above.
     p_value : float
-        Of the whole set: share of the flips (the data themselves counted in) whose median leading singular value is as
-        large. The matrices share examples and signs, so their alarms come in clusters and cannot be counted as independent.
+        Of all matrices together, against pure noise; see `joint_p_value`.
     needed, needed_at_least : float
         Examples from which on a first mode would stand clear in the typical (median) matrix: estimate, and lower end of a
         two-standard-error range; infinite when no signal is seen, NaN when the spectra carry no flip energies.
@@ -42,17 +42,17 @@ class Assessment:
 
     @property
     def resolved(self) -> bool:
-        """Whether at least half of the matrices show a mode, and the set as a whole exceeds every flip."""
-        return 2 * self.n_above >= self.n_matrices and self.p_value <= self.level
+        """Whether at least half of the matrices show a mode and all together exceed noise (p < .01)."""
+        return 2 * self.n_above >= self.n_matrices and self.p_value < 0.01
 
     def __str__(self) -> str:
         found = (
             f"{self.n_above} of {self.n_matrices} matrices have a mode above the noise floor of {self.n_examples:,} examples "
-            f"(pure noise: {self.level * self.n_matrices:.1f} on average, in clusters)"
+            f"(pure noise: {self.level * self.n_matrices:.1f} on average, but in clusters; all together p = {self.p_value:.2g})"
         )
         if self.resolved:
             return f"{found}, {self.n_modes} modes in all: ranks read off these modes are read off the task."
-        verdict = "few modes stand clear" if self.p_value <= self.level else "the spectra cannot be told from noise"
+        verdict = "few modes stand clear" if self.p_value < 0.01 else "as a whole the spectra cannot be told from noise"
         return f"{found}: {verdict}.{self._outlook()} A small uniform rank (r = 4 or 8) is the sounder choice here."
 
     def _outlook(self) -> str:
@@ -88,18 +88,39 @@ def assess(spectra: Mapping[str, Spectrum]) -> Assessment:
         n_modes=int(sum(ranks)),
         n_examples=every[0].n_examples,
         level=level,
-        p_value=_joint_p_value(every),
+        p_value=joint_p_value(every),
         needed=needed,
         needed_at_least=least,
     )
 
 
-def _joint_p_value(spectra: list[Spectrum]) -> float:
-    """Rank of the data among their own flips, by the median over the matrices of s_1 / (median floor)."""
-    typical = np.array([max(np.median(s.floors), np.finfo(float).tiny) for s in spectra])
-    measured = np.median([s.singular_values[0] for s in spectra] / typical)
-    flipped = np.median(np.array([s.floors for s in spectra]) / typical[:, None], axis=0)  # (flips,)
-    return float((1 + np.count_nonzero(flipped >= measured)) / (1 + len(flipped)))
+def joint_p_value(spectra: Iterable[Spectrum]) -> float:
+    """How likely pure noise is to lift the leading singular values of all matrices this far.
+
+    Alarms of single matrices come in clusters: the matrices share the examples and the signs, so an unlucky draw of flips
+    lowers every floor at once. Here each flip is a draw of the whole set: the statistic is the upper quartile over the
+    matrices of log(s_1 / median floor) (signal need not be in all of them, one odd matrix does not count), its scatter over
+    the flips is the noise, and the tail is Student's with flips - 1 degrees of freedom: an approximation, since a rank
+    among the flips alone could not go below 1 / (flips + 1).
+
+    Parameters
+    ----------
+    spectra : iterable of GradientSpectrum
+
+    Returns
+    -------
+    float
+        One-sided; 1 where there is no gradient, NaN with a single flip.
+    """
+    spectra = [s for s in spectra if s.noise_floor > 0 and s.singular_values[0] > 0]
+    if not spectra:
+        return 1.0
+    logs = np.log([[s.singular_values[0], *s.floors] for s in spectra])  # (matrices, 1 + flips)
+    measured, *flipped = np.quantile(logs - np.median(logs[:, 1:], axis=1, keepdims=True), 0.75, axis=0)
+    if len(flipped) < 2:
+        return np.nan
+    scatter = np.std(flipped, ddof=1) * np.sqrt(1 + 1 / len(flipped))
+    return float(t.sf((measured - np.mean(flipped)) / scatter, len(flipped) - 1)) if scatter > 0 else float(measured <= 0)
 
 
 def examples_needed(spectra: Iterable[Spectrum]) -> tuple[float, float]:

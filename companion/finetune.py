@@ -32,8 +32,8 @@ def warm_up_head(model: nn.Module, dataloader: "DataLoader", folds: int = 5) -> 
     """Fit the last linear layer of the head to the frozen features, in place, and nothing else.
 
     A fresh head sends every gradient through its own random read-out direction. The fit is the convex one: ridge-penalised
-    logistic regression (least squares for regression). The penalty is chosen by cross-validated log-loss and not by accuracy:
-    an over-confident head would put a gradient of its own, "be less sure", into every matrix.
+    logistic regression (least squares for regression). The penalty is chosen by cross-validated log-loss, the
+    quantity whose gradient is measured next: a choice by accuracy can leave an over-confident head.
 
     Parameters
     ----------

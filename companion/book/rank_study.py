@@ -5,6 +5,7 @@ that it shows beside them, and goes on where an earlier run of it stopped.
 """
 
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from companion.gradients import GradientSpectrum, gradient_spectra
 from companion.rank_rules import floor_rank
 from companion.spectral_lora import spectral_ranks, to_lora_config
 from companion.study import append_record, provenance, read_records
+
+# peft 0.21 reads a name that transformers 5.23 deprecates; a reader can do nothing about it
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 TARGETS = ["query", "value"]
 WARM_UP = 512  # examples the head is fitted to, apart from all others
@@ -58,12 +62,12 @@ def growth_metrics(spectra: Mapping[str, GradientSpectrum]) -> dict:
 
 
 def train_and_evaluate(model, ranks: Mapping[str, int], train, validation, seed: int, epochs: int, learning_rate: float) -> dict:
-    """Adapt a copy of nothing: `model` gets adapters of these ranks, is trained in place and evaluated.
+    """Give `model` adapters of these ranks, train them, and evaluate.
 
     Parameters
     ----------
     model : PreTrainedModel
-        Fresh for each call; its adapters and their initial values are drawn from `seed`.
+        Changed in place, so fresh for each call; the adapters' initial values are drawn from `seed`.
     ranks : mapping of str to int
     train, validation : DataLoader
     seed, epochs, learning_rate
