@@ -7,9 +7,7 @@ they do not: the largest singular value of such a flipped mean is a noise floor 
 """
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from companion.batches import example_weights, to_device
+from companion.hooks import GradientRecorder, pristine
 from companion.sign_flips import check_flips, with_signs
 from companion.targets import linear_targets
 
 __all__ = ["GradientSpectrum", "MeanGradient", "gradient_spectra", "mean_gradients", "spectrum_of"]
 
-_CHUNK_ENTRIES = 2**24  # per-example gradients held at a time: 64 MiB in float32
 LossFn = Callable[[nn.Module, Any], Tensor]
 
 
@@ -136,12 +134,12 @@ def mean_gradients(
     check_flips(flips)
     targets = linear_targets(model, target_modules)
     device = next(iter(targets.values())).weight.device
-    with _pristine(model), _Recorder(targets, flips) as recorder, torch.inference_mode(False), torch.enable_grad():
+    with pristine(model), GradientRecorder(targets, flips) as recorder, torch.inference_mode(False), torch.enable_grad():
         for index, (batch, signs) in enumerate(with_signs(dataloader, flips, np.random.default_rng(rng))):
             batch = to_device(batch, device)
             recorder.start(signs, example_weights(model, batch, own_loss=loss_fn is None))
             _backward(_loss(model, batch, loss_fn, index), recorder)
-    return recorder.result()
+    return {name: MeanGradient(*pair, recorder.n_examples) for name, pair in recorder.result().items()}
 
 
 def gradient_spectra(
@@ -168,117 +166,28 @@ def gradient_spectra(
 def spectrum_of(gradient: MeanGradient) -> GradientSpectrum:
     """Singular values of one mean gradient and of its flips, decomposed in float64."""
     values = torch.linalg.svdvals(gradient.mean.double())
-    # one flip at a time: k decompositions in float64 at once would need k times the memory
-    flipped = [torch.linalg.svdvals(matrix.double()) for matrix in gradient.flipped]
+    # one flip at a time: k matrices in float64 at once would need k times the memory
+    norms = np.array([_norms(matrix.double()) for matrix in gradient.flipped]).reshape(-1, 2)
     return GradientSpectrum(
         singular_values=values.cpu().numpy(),
-        floors=np.array([v[0].item() for v in flipped]),
+        floors=norms[:, 0],
         shape=tuple(gradient.mean.shape),
         n_examples=gradient.n_examples,
-        flip_energies=np.array([v.square().sum().item() for v in flipped]),
+        flip_energies=norms[:, 1],
     )
 
 
-# --- one pass ----------------------------------------------------------------------------------------------------------
+def _norms(matrix: Tensor) -> tuple[float, float]:
+    """Spectral norm and squared Frobenius norm of a float64 matrix.
+
+    From the Gram matrix of the shorter side, half the work of a decomposition: squaring costs the small singular values
+    their digits and the largest none.
+    """
+    gram = matrix @ matrix.mT if matrix.shape[0] <= matrix.shape[1] else matrix.mT @ matrix
+    return math.sqrt(max(torch.linalg.eigvalsh(gram)[-1].item(), 0.0)), gram.trace().item()
 
 
-class _Recorder:
-    """Hooks on the targets that accumulate sum_i w_i g_i and sum_i s_ij w_i g_i for every flip j."""
-
-    def __init__(self, targets: Mapping[str, nn.Linear], flips: int):
-        self.targets = targets
-        self.sums: dict[str, Tensor] = {}  # name -> (1 + flips, out * in)
-        self.signs = torch.empty(0)  # (1 + flips, examples) of the current batch, times the batch's total weight
-        self.sign_weight = np.zeros(1 + flips)  # sum_i w_i (1, s_i1, ..., s_ik) over all batches
-        self.n_examples = 0
-        self.reached = False  # whether the current batch's loss depends on a target
-        self._handles: list = []
-
-    def __enter__(self):
-        for name, module in self.targets.items():
-            self._handles.append(module.register_forward_hook(self._hook(name), with_kwargs=True))
-        return self
-
-    def __exit__(self, *error):
-        for handle in self._handles:
-            handle.remove()
-
-    def start(self, signs: np.ndarray, weights: np.ndarray) -> None:
-        """Before each batch: signs (flips, examples) and the weight of each example in the batch's mean loss."""
-        rows = np.vstack([np.ones(len(weights)), signs])
-        self.sign_weight += rows @ weights
-        self.n_examples += len(weights)
-        # the loss is sum_i w_i l_i / sum_i w_i: times the sum, batches of any size add up with their share
-        self.signs = torch.from_numpy(rows * weights.sum())
-        self.reached = False
-
-    def _hook(self, name: str):
-        def forward(module: nn.Linear, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
-            inputs = (args[0] if args else kwargs["input"]).detach()
-            version = inputs._version
-            if not output.requires_grad:  # frozen base: the graph starts here
-                output = output.detach().requires_grad_().clone()
-
-            def backward(grad: Tensor) -> None:
-                if inputs._version != version:
-                    raise RuntimeError(f"{name}: its input was changed in place during the forward pass; its gradient is lost")
-                self._add(name, inputs, grad)
-
-            output.register_hook(backward)
-            return output
-
-        return forward
-
-    @torch.no_grad()
-    def _add(self, name: str, inputs: Tensor, grads: Tensor) -> None:
-        """Add the batch's per-example gradients dY_i' X_i, weighted by every row of signs."""
-        self.reached = True
-        examples = self.signs.shape[1]
-        x, dy = _by_example(name, inputs, examples), _by_example(name, grads, examples)  # (B, T, in), (B, T, out)
-        dtype = torch.promote_types(self.targets[name].weight.dtype, torch.float32)
-        x, dy = x.to(dtype), dy.to(dtype)
-        out_in = dy.shape[2] * x.shape[2]
-        if name not in self.sums:
-            self.sums[name] = torch.zeros(self.signs.shape[0], out_in, dtype=dtype, device=x.device)
-        signs = self.signs.to(x.device, dtype)
-        step = max(1, _CHUNK_ENTRIES // out_in)
-        for i in range(0, examples, step):
-            gradients = torch.bmm(dy[i : i + step].mT, x[i : i + step])  # (b, out, in)
-            self.sums[name].addmm_(signs[:, i : i + step], gradients.flatten(1))
-
-    def result(self) -> dict[str, MeanGradient]:
-        """Means, with the signs centred exactly: flipped_j = (sum_j / W - m_j mean) / sqrt(1 - m_j²)."""
-        total, m = self.sign_weight[0], self.sign_weight[1:] / self.sign_weight[0]
-        silent = [name for name in self.targets if name not in self.sums or not self.sums[name][0].any()]
-        if len(silent) == len(self.targets):
-            raise ValueError("the gradient of every target module is exactly zero: does the loss depend on the targets?")
-        if silent:
-            warnings.warn(f"zero gradient in {', '.join(silent)}: they get an all-zero spectrum", stacklevel=4)
-        result = {}
-        for name, module in self.targets.items():
-            shape = (module.out_features, module.in_features)
-            sums = self.sums.pop(name, None)
-            sums = torch.zeros(1 + len(m), math.prod(shape)) if sums is None else sums.div_(total)
-            if not torch.isfinite(sums).all():
-                raise ValueError(f"{name}: the gradient holds NaN or infinite entries")
-            flipped = sums[1:]
-            flipped.addmm_(sums.new_tensor(m)[:, None], sums[:1], alpha=-1)
-            flipped.div_(sums.new_tensor(np.sqrt(1 - m**2))[:, None])
-            result[name] = MeanGradient(sums[0].view(shape), flipped.view(len(m), *shape), self.n_examples)
-        return result
-
-
-def _by_example(name: str, tensor: Tensor, examples: int) -> Tensor:
-    """View (examples * tokens …, features) or (examples, …, features) as (examples, tokens, features)."""
-    if tensor.ndim < 2 or tensor.shape[0] % examples or (tensor.ndim > 2 and tensor.shape[0] != examples):
-        raise ValueError(
-            f"{name}: activations of shape {tuple(tensor.shape)} do not have the batch's {examples} examples along their "
-            "first dimension, so examples cannot be told apart"
-        )
-    return tensor.reshape(examples, -1, tensor.shape[-1])
-
-
-def _backward(loss: Tensor, recorder: _Recorder) -> None:
+def _backward(loss: Tensor, recorder: GradientRecorder) -> None:
     if loss.requires_grad:
         loss.backward()
     if not recorder.reached:
@@ -301,20 +210,3 @@ def _loss(model: nn.Module, batch: Any, loss_fn: LossFn | None, index: int) -> T
     if not torch.isfinite(loss):
         raise ValueError(f"loss: batch {index} gave {loss.item()}; accepted: a finite number")
     return loss.reshape(())
-
-
-@contextmanager
-def _pristine(model: nn.Module):
-    """Eval mode and no parameter gradients inside; training flags and requires_grad restored afterwards."""
-    training = {module: module.training for module in model.modules()}
-    trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    try:
-        model.eval()
-        for parameter in trainable:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for module, flag in training.items():
-            module.training = flag
-        for parameter, flag in trainable.items():
-            parameter.requires_grad_(flag)

@@ -33,7 +33,7 @@ def integrate(law, moment=0, upper=None):
         return x**moment * law.pdf(x) * half * np.sin(t)
 
     gap = abs(1 - law.ratio) / (1 + np.sqrt(law.ratio)) ** 2  # near ratio 1 the integrand bends at this angle
-    cuts = [0, *(t for t in gap * 10.0 ** np.arange(-1, 9) if t < end), end]
+    cuts = [0, *(t for t in gap * 10.0 ** np.arange(-1, 9) if 0 < t < end), end]
     return sum(quad(integrand, *ends, epsabs=1e-12, epsrel=1e-11, limit=400)[0] for ends in zip(cuts, cuts[1:]))
 
 
