@@ -25,10 +25,10 @@ class Assessment:
     level : float
         Chance that a matrix of pure noise counts as above.
     p_value : float
-        Of all matrices together, against pure noise; see `joint_p_value`.
+        Of all matrices together, against pure noise, approximately; see `joint_p_value`.
     needed, needed_at_least : float
-        Examples from which on a first mode would stand clear in the typical (median) matrix: estimate, and lower end of a
-        two-standard-error range; infinite when no signal is seen, NaN when the spectra carry no flip energies.
+        Order of magnitude of the examples from which on a first mode would stand clear in the typical (median) matrix:
+        estimate, and lower end of its two-standard-error range; infinite when no signal is seen, NaN without flip energies.
     """
 
     n_matrices: int
@@ -58,10 +58,12 @@ class Assessment:
     def _outlook(self) -> str:
         if np.isnan(self.needed):
             return ""
-        least = f"more than {_round(self.needed_at_least):,}" if np.isfinite(self.needed_at_least) else "far more"
+        if not np.isfinite(self.needed_at_least):
+            return " How many examples a first mode would need, these cannot tell."
+        least = f"{_round(self.needed_at_least):,}"
         if self.needed > 10 * self.needed_at_least:  # the energy is within its error of none at all
-            return f" In a typical matrix the first mode would need {least} examples; how many more, these cannot tell."
-        return f" In a typical matrix the first mode would need about {_round(self.needed):,} examples ({least})."
+            return f" In a typical matrix a first mode would need of the order of {least} examples or more; how many, these cannot tell."
+        return f" In a typical matrix a first mode would need of the order of {_round(self.needed):,} examples ({least} at the low end)."
 
 
 def assess(spectra: Mapping[str, Spectrum]) -> Assessment:
@@ -99,7 +101,7 @@ def joint_p_value(spectra: Iterable[Spectrum]) -> float:
 
     Alarms of single matrices come in clusters: the matrices share the examples and the signs, so an unlucky draw of flips
     lowers every floor at once. Here each flip is a draw of the whole set: the statistic is the upper quartile over the
-    matrices of log(s_1 / median floor) (signal need not be in all of them, one odd matrix does not count), its scatter over
+    matrices of log(s_1 / its median over data and flips) (signal need not be in all of them, one odd matrix does not count), its scatter over
     the flips is the noise, and the tail is Student's with flips - 1 degrees of freedom: an approximation, since a rank
     among the flips alone could not go below 1 / (flips + 1).
 
@@ -116,7 +118,7 @@ def joint_p_value(spectra: Iterable[Spectrum]) -> float:
     if not spectra:
         return 1.0
     logs = np.log([[s.singular_values[0], *s.floors] for s in spectra])  # (matrices, 1 + flips)
-    measured, *flipped = np.quantile(logs - np.median(logs[:, 1:], axis=1, keepdims=True), 0.75, axis=0)
+    measured, *flipped = np.quantile(logs - np.median(logs, axis=1, keepdims=True), 0.75, axis=0)
     if len(flipped) < 2:
         return np.nan
     scatter = np.std(flipped, ddof=1) * np.sqrt(1 + 1 / len(flipped))
@@ -128,8 +130,9 @@ def examples_needed(spectra: Iterable[Spectrum]) -> tuple[float, float]:
 
     With G the mean gradient of n examples and F_j its flips, |G|² - mean_j |F_j|² (squared Frobenius norms) estimates the
     energy of the expected gradient without bias; u is that energy in units of the squared floor, median over the matrices.
-    The floor falls like 1/sqrt(n), so a mode that holds all of the energy passes it from n / u examples on; energy spread
-    over several modes needs more. Each flip in the place of G gives a draw of u without signal, with all the dependence
+    The floor falls like 1/sqrt(n), so a mode that holds all of the energy passes it from about n / u examples on. An order
+    of magnitude: noise lifts a mode over the floor before that (for even noise in a square matrix up to 4 times earlier, the
+    spike transition), and energy spread over several modes passes later. Each flip in the place of G gives a draw of u without signal, with all the dependence
     between matrices (they share the signs); their standard deviation e gives the lower end, n / (u + 2 e).
 
     Parameters

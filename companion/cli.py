@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -59,17 +58,20 @@ def _ranks(arguments: argparse.Namespace) -> int:
     from companion.advice import assess
     from companion.spectral_lora import spectral_ranks
 
-    spectra = _measure(arguments)
+    spectra, modules = _measure(arguments)
     ranks = spectral_ranks(spectra, rule, arguments.max_rank, arguments.min_rank)
+    advice = str(assess(spectra)) if arguments.flips else "No noise floor was measured (--flips 0)."
     print(_table(spectra, ranks))
     if arguments.out is not None:
-        _write(arguments.out, _patterns(arguments, ranks))
-    print(assess(spectra) if arguments.flips else "No noise floor was measured (--flips 0).")
+        _write(arguments.out, _patterns(arguments, modules, ranks, advice))
+    if not any(ranks.values()):
+        print("Every rank is 0, so there are no patterns; --min-rank 1 adapts every matrix.")
+    print(advice)
     return 0
 
 
-def _measure(arguments: argparse.Namespace) -> dict:
-    """Load model and task, warm up the head on other examples, and take the spectra."""
+def _measure(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
+    """Load model and task, warm up the head on other examples, take the spectra; also the names of all modules."""
     from companion import data
     from companion.finetune import warm_up_head
     from companion.gradients import gradient_spectra
@@ -87,7 +89,8 @@ def _measure(arguments: argparse.Namespace) -> dict:
     batches = data.make_dataloader(drawn[: arguments.examples], tokenizer, **loader)
     targets = arguments.target_modules or default_targets(model)
     targets = "all-linear" if list(targets) == ["all-linear"] else targets
-    return gradient_spectra(model, _progress(batches), targets, flips=arguments.flips, rng=arguments.seed)
+    spectra = gradient_spectra(model, _progress(batches), targets, flips=arguments.flips, rng=arguments.seed)
+    return spectra, [name for name, _ in model.named_modules() if name]
 
 
 def _progress(batches):
@@ -108,17 +111,22 @@ def _table(spectra: dict, ranks: dict[str, int]) -> str:
     return "\n".join(lines)
 
 
-def _patterns(arguments: argparse.Namespace, ranks: dict[str, int]) -> dict:
-    """What `peft.LoraConfig` takes, and where it came from."""
-    adapted = {name: rank for name, rank in ranks.items() if rank > 0}
+def _patterns(arguments: argparse.Namespace, modules: list[str], ranks: dict[str, int], advice: str) -> dict:
+    """What `peft.LoraConfig` takes, and under ``made_by`` where it came from; empty patterns when every rank is 0."""
+    from peft import LoraConfig
+
+    from companion.spectral_lora import to_lora_config
+
+    config = LoraConfig(target_modules=[])
+    if any(ranks.values()):
+        config = to_lora_config(dict.fromkeys(modules, 0) | ranks, config, arguments.scaling)
+    targets = config.target_modules
+    options = {key: value for key, value in vars(arguments).items() if key not in ("command", "run", "out")}
     return {
-        "target_modules": list(adapted),
-        "rank_pattern": {re.escape(name): rank for name, rank in adapted.items()},
-        "alpha_pattern": {re.escape(name): arguments.scaling * rank for name, rank in adapted.items()},
-        "made_by": {
-            "companion": __version__,
-            **{key: getattr(arguments, key) for key in ("model", "task", "rule", "examples", "warm_up", "flips", "seed")},
-        },
+        "target_modules": targets if isinstance(targets, str) else sorted(targets),
+        "rank_pattern": config.rank_pattern,
+        "alpha_pattern": config.alpha_pattern,
+        "made_by": {"companion": __version__, "advice": advice, **options},
     }
 
 

@@ -1,6 +1,9 @@
 """One fine-tuning run: warm up the head, train, evaluate."""
 
+import random
 import tempfile
+import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,6 +64,9 @@ def warm_up_head(model: nn.Module, dataloader: "DataLoader", folds: int = 5) -> 
         raise ValueError(f"dataloader: got labels {np.unique(labels).tolist()}; accepted: each of 0 … {head.out_features - 1}")
     search = _head_search(head.out_features == 1, folds).fit(features, labels)
     fit = search.best_estimator_
+    if search.best_index_ == _STRONGEST[head.out_features == 1]:
+        warnings.warn("the frozen features do not predict the labels: cross-validation chose the strongest penalty, and the "
+                      "head is close to zero; use more examples", stacklevel=3)  # fmt: skip
     weight, bias = np.atleast_2d(fit.coef_), np.atleast_1d(fit.intercept_)
     if head.out_features == 2:  # scikit-learn gives one log-odds: half to each class, with opposite signs
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
@@ -68,6 +74,9 @@ def warm_up_head(model: nn.Module, dataloader: "DataLoader", folds: int = 5) -> 
     if head.bias is not None:
         head.bias.copy_(torch.from_numpy(bias))
     return float(search.cv_results_["mean_test_score"][search.best_index_])
+
+
+_STRONGEST = {True: 6, False: 0}  # place of the strongest penalty in the grids below, for regression and classification
 
 
 def _head_search(regression: bool, folds: int) -> GridSearchCV:
@@ -107,7 +116,9 @@ def finetune(
     seed: int = 0,
     progress: bool = False,
 ) -> dict[str, float]:
-    """Train what requires gradients with AdamW, linear warm-up over 6% of the steps and linear decay (P2 appendix G.2).
+    """Train what requires gradients with AdamW and a linear warm-up over 6% of the steps (P2 appendix G.2).
+
+    The rest are the defaults of `transformers.Trainer`: linear decay to zero, gradients clipped at norm 1.
 
     Parameters
     ----------
@@ -116,7 +127,7 @@ def finetune(
     dataloader : DataLoader
         From `companion.data.make_dataloader`, with its seed: batches are taken as it gives them.
     epochs, learning_rate, seed
-        `seed` sets dropout, for this run only.
+        `seed` sets dropout; the global random states are put back afterwards.
     progress : bool
         Show a progress bar.
 
@@ -125,8 +136,7 @@ def finetune(
     dict
         ``steps``, ``seconds`` and ``train_loss`` (mean over the steps).
     """
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
-    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=devices):
+    with tempfile.TemporaryDirectory() as folder, _random_states_kept():
         arguments = TrainingArguments(
             folder,
             num_train_epochs=epochs,
@@ -144,6 +154,17 @@ def finetune(
         result = trainer.train()
     model.eval()
     return {"steps": result.global_step, "seconds": result.metrics["train_runtime"], "train_loss": result.training_loss}
+
+
+@contextmanager
+def _random_states_kept():
+    """Trainer seeds Python, NumPy and torch globally; put all three back."""
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        yield
+    random.setstate(python)
+    np.random.set_state(numpy)
 
 
 class _GivenBatches(Trainer):

@@ -90,7 +90,10 @@ class GradientRecorder:
         for name, module in self.targets.items():
             shape = (module.out_features, module.in_features)
             sums = self.sums.pop(name, None)
-            sums = torch.zeros(1 + len(m), math.prod(shape)) if sums is None else sums.div_(total)
+            if sums is None:
+                dtype = torch.promote_types(module.weight.dtype, torch.float32)
+                sums = module.weight.new_zeros((1 + len(m), math.prod(shape)), dtype=dtype)
+            sums.div_(total)
             if not torch.isfinite(sums).all():
                 raise ValueError(f"{name}: the gradient holds NaN or infinite entries")
             flipped = sums[1:]

@@ -47,10 +47,11 @@ def spectral_ranks(
     if max_rank is not None:
         _check_rank("max_rank", max_rank, max(min_rank, 1))
     rank_of = make_rule(rule)
-    return {
-        name: int(np.clip(rank_of(spectrum), min_rank, min(spectrum.shape) if max_rank is None else max_rank))
-        for name, spectrum in spectra.items()
-    }
+    ranks = {}
+    for name, spectrum in spectra.items():
+        upper = min(spectrum.shape) if max_rank is None else min(max_rank, *spectrum.shape)
+        ranks[name] = int(np.clip(rank_of(spectrum), min(min_rank, upper), upper))
+    return ranks
 
 
 def to_lora_config(ranks: Mapping[str, int], base: LoraConfig, scaling: float = 2.0) -> LoraConfig:
