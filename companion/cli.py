@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return arguments.run(arguments)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, ArithmeticError, OSError, ImportError) as error:
         print(f"companion {arguments.command}: {error}", file=sys.stderr)
         return 2
 
@@ -53,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _ranks(arguments: argparse.Namespace) -> int:
     rule = make_rule(arguments.rule)  # a misspelt rule or folder is found before the minutes of work
+    if arguments.flips == 0 and arguments.rule.startswith("floor"):
+        raise ValueError("--flips 0 measures no noise floor; --rule floor needs one")
     if arguments.out is not None and not arguments.out.absolute().parent.is_dir():
         raise FileNotFoundError(f"--out: the folder of {arguments.out} does not exist")
     from companion.advice import assess
@@ -81,6 +83,8 @@ def _measure(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
     frame = data.load_task(arguments.task)  # its error names the known tasks
     if arguments.examples < 1 or arguments.warm_up < 0:
         raise ValueError(f"--examples {arguments.examples}, --warm-up {arguments.warm_up}: accepted: >= 1 and >= 0")
+    if arguments.examples + arguments.warm_up > len(frame):
+        raise ValueError(f"--examples {arguments.examples} and --warm-up {arguments.warm_up}: {arguments.task} has {len(frame)}")
     drawn = data.sample(frame, arguments.examples + arguments.warm_up, arguments.seed)
     model, tokenizer = data.load_model(arguments.model, task.n_labels, arguments.seed), data.load_tokenizer(arguments.model)
     loader = {"batch_size": arguments.batch_size, "max_length": arguments.max_length}

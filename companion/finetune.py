@@ -60,6 +60,8 @@ def warm_up_head(model: nn.Module, dataloader: "DataLoader", folds: int = 5) -> 
     """
     head = head_of(model)
     features, labels = _features(model, dataloader)
+    if len(labels) < 4 * folds:
+        raise ValueError(f"dataloader: got {len(labels)} examples; a fit with {folds} folds takes at least {4 * folds}")
     if head.out_features > 1 and set(np.unique(labels)) != set(range(head.out_features)):
         raise ValueError(f"dataloader: got labels {np.unique(labels).tolist()}; accepted: each of 0 … {head.out_features - 1}")
     search = _head_search(head.out_features == 1, folds).fit(features, labels)

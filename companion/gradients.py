@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from companion.batches import example_weights, to_device
+from companion.batches import example_weights, first_label_counts, has_token_labels, to_device
 from companion.hooks import GradientRecorder, pristine
 from companion.sign_flips import check_flips, with_signs
 from companion.targets import linear_targets
@@ -133,11 +133,14 @@ def mean_gradients(
     """
     check_flips(flips)
     targets = linear_targets(model, target_modules)
-    device = next(iter(targets.values())).weight.device
+    device, first_counts = next(iter(targets.values())).weight.device, None
     with pristine(model), GradientRecorder(targets, flips) as recorder, torch.inference_mode(False), torch.enable_grad():
         for index, (batch, signs) in enumerate(with_signs(dataloader, flips, np.random.default_rng(rng))):
             batch = to_device(batch, device)
-            recorder.start(signs, example_weights(model, batch, own_loss=loss_fn is None))
+            by_token = loss_fn is None and has_token_labels(batch)
+            if by_token and first_counts is None and (batch["labels"][:, 0] != -100).any():
+                first_counts = first_label_counts(model, batch)
+            recorder.start(signs, example_weights(batch, by_token, first_counts is not False))
             _backward(_loss(model, batch, loss_fn, index), recorder)
     return {name: MeanGradient(*pair, recorder.n_examples) for name, pair in recorder.result().items()}
 

@@ -24,11 +24,13 @@ class GradientRecorder:
         self.sign_weight = np.zeros(1 + flips)  # sum_i w_i (1, s_i1, ..., s_ik) over all batches
         self.n_examples = 0
         self.reached = False  # whether the current batch's loss depends on a target
+        self.called: set[str] = set()
         self._handles: list = []
 
     def __enter__(self):
         for name, module in self.targets.items():
-            self._handles.append(module.register_forward_hook(self._hook(name), with_kwargs=True))
+            # first in line, so that a user's own hook changes what comes after ours, as it does for autograd
+            self._handles.append(module.register_forward_hook(self._hook(name), with_kwargs=True, prepend=True))
         return self
 
     def __exit__(self, *error):
@@ -46,6 +48,9 @@ class GradientRecorder:
 
     def _hook(self, name: str):
         def forward(module: nn.Linear, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
+            self.called.add(name)
+            if not torch.is_grad_enabled():  # a part of the model, or of the loss, that no gradient passes
+                return output
             inputs = (args[0] if args else kwargs["input"]).detach()
             version = inputs._version
             if not output.requires_grad:  # frozen base: the graph starts here
@@ -74,9 +79,10 @@ class GradientRecorder:
             self.sums[name] = torch.zeros(self.signs.shape[0], out_in, dtype=dtype, device=x.device)
         signs = self.signs.to(x.device, dtype)
         step = max(1, _CHUNK_ENTRIES // out_in)
-        for i in range(0, examples, step):
-            gradients = torch.bmm(dy[i : i + step].mT, x[i : i + step])  # (b, out, in)
-            self.sums[name].addmm_(signs[:, i : i + step], gradients.flatten(1))
+        with torch.autocast(x.device.type, enabled=False):
+            for i in range(0, examples, step):
+                gradients = torch.bmm(dy[i : i + step].mT, x[i : i + step])  # (b, out, in)
+                self.sums[name].addmm_(signs[:, i : i + step], gradients.flatten(1))
 
     def result(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Mean (out, in) and flipped means (flips, out, in), the signs centred: (sum_j / W - m_j mean) / sqrt(1 - m_j²)."""
@@ -84,8 +90,11 @@ class GradientRecorder:
         silent = [name for name in self.targets if name not in self.sums or not self.sums[name][0].any()]
         if len(silent) == len(self.targets):
             raise ValueError("the gradient of every target module is exactly zero: does the loss depend on the targets?")
+        if np.any(1 - m**2 < 1e-12):
+            raise ValueError("dataloader: a single example carries all the weight, so no sign flip is balanced")
         if silent:
-            warnings.warn(f"zero gradient in {', '.join(silent)}: they get an all-zero spectrum", stacklevel=4)
+            notes = [name if name in self.called else f"{name} (never called as a module)" for name in silent]
+            warnings.warn(f"zero gradient in {', '.join(notes)}: they get an all-zero spectrum", stacklevel=4)
         result = {}
         for name, module in self.targets.items():
             shape = (module.out_features, module.in_features)
@@ -105,17 +114,20 @@ class GradientRecorder:
 
 def _by_example(name: str, tensor: Tensor, examples: int) -> Tensor:
     """View (examples * tokens …, features) or (examples, …, features) as (examples, tokens, features)."""
+    if examples == 1:
+        return tensor.reshape(1, -1, tensor.shape[-1])
     if tensor.ndim < 2 or tensor.shape[0] % examples or (tensor.ndim > 2 and tensor.shape[0] != examples):
         raise ValueError(
             f"{name}: activations of shape {tuple(tensor.shape)} do not have the batch's {examples} examples along their "
-            "first dimension, so examples cannot be told apart"
+            "first dimension, so examples cannot be told apart; use batches of one example or leave this module out"
         )
     return tensor.reshape(examples, -1, tensor.shape[-1])
 
 
 @contextmanager
 def pristine(model: nn.Module):
-    """Eval mode and no parameter gradients inside; training flags and requires_grad restored afterwards."""
+    """Eval mode and no parameter gradients inside; training flags, requires_grad and buffers restored afterwards."""
+    buffers = {buffer: buffer.clone() for buffer in model.buffers()}
     training = {module: module.training for module in model.modules()}
     trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
     try:
@@ -128,3 +140,6 @@ def pristine(model: nn.Module):
             module.training = flag
         for parameter, flag in trainable.items():
             parameter.requires_grad_(flag)
+        with torch.no_grad():
+            for buffer, value in buffers.items():
+                buffer.copy_(value)

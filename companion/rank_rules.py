@@ -6,11 +6,14 @@ callable into a function of a whole spectrum (`Spectrum`), which is what `compan
 """
 
 from collections.abc import Callable
-from numbers import Integral
+from numbers import Integral, Real
+from types import SimpleNamespace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from companion._validate import matrix_shape
 
 __all__ = ["RULES", "Spectrum", "energy_rank", "floor_rank", "gap_rank", "make_rule", "ratio_rank", "threshold_rank"]
 
@@ -111,9 +114,8 @@ def threshold_rank(singular_values: ArrayLike, constant: float, shape: tuple[int
     values = _singular_values(singular_values)
     _positive("constant", constant)
     _positive("n_examples", n_examples)
-    if len(shape) != 2 or min(shape) < 1:
-        raise ValueError(f"shape: got {shape!r}; accepted: two positive integers")
-    return int(np.count_nonzero(values**2 >= constant * max(shape) / n_examples))
+    with np.errstate(over="ignore"):  # an infinite square is above any threshold
+        return int(np.count_nonzero(values**2 >= constant * max(matrix_shape(shape)) / n_examples))
 
 
 def energy_rank(singular_values: ArrayLike, fraction: float = 0.9) -> int:
@@ -131,7 +133,8 @@ def energy_rank(singular_values: ArrayLike, fraction: float = 0.9) -> int:
         double precision.
     """
     values = _singular_values(singular_values)
-    if not 0 < fraction <= 1:
+    _positive("fraction", fraction)
+    if fraction > 1:
         raise ValueError(f"fraction: got {fraction!r}; accepted: 0 < fraction <= 1")
     if values[0] == 0:
         return 0
@@ -154,7 +157,7 @@ def floor_rank(singular_values: ArrayLike, floor: float) -> int:
         A value equal to the floor is noise. ``floor=0`` counts the non-zero values.
     """
     values = _singular_values(singular_values)
-    if not (np.isfinite(floor) and floor >= 0):
+    if not _is_number(floor) or floor < 0:
         raise ValueError(f"floor: got {floor!r}; accepted: a finite number >= 0")
     return int(np.count_nonzero(values > floor))
 
@@ -175,6 +178,9 @@ _FEED: dict[str, Callable[[Spectrum, float | None], int]] = {
     "energy": lambda s, parameter: energy_rank(s.singular_values, *(() if parameter is None else (parameter,))),
     "floor": lambda s, parameter: floor_rank(s.singular_values, s.noise_floor * (1.0 if parameter is None else parameter)),
 }
+
+
+_ONE = SimpleNamespace(singular_values=np.ones(1), shape=(1, 1), n_examples=1, noise_floor=1.0)
 
 
 def make_rule(rule: str | Callable[[Spectrum], int]) -> Callable[[Spectrum], int]:
@@ -203,6 +209,9 @@ def make_rule(rule: str | Callable[[Spectrum], int]) -> Callable[[Spectrum], int
         parameter = float(text) if text else None
     except ValueError:
         raise ValueError(f"rule: got {rule!r}; what stands after the colon must be a number") from None
+    if name in ("gap", "ratio") and parameter is not None and not (parameter.is_integer() and parameter >= 0):
+        raise ValueError(f"rule: got {rule!r}; {name} takes an integer >= 0, the largest rank")
+    _FEED[name](_ONE, parameter)  # a parameter out of range is found now, and not after the spectra have been measured
     return lambda spectrum: _checked_rank(_FEED[name](spectrum, parameter), spectrum, name)
 
 
@@ -214,7 +223,13 @@ def _checked_rank(rank, spectrum: Spectrum, name: str) -> int:
 
 def _singular_values(values: ArrayLike) -> np.ndarray:
     """Checked and sorted in decreasing order, float64, shape (k,)."""
-    array = np.asarray(values, dtype=float)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"singular_values: not an array ({error})") from None
+    if array.size and array.dtype.kind not in "iuf":
+        raise ValueError(f"singular_values: got dtype {array.dtype}; accepted: real numbers")
+    array = array.astype(float)
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"singular_values: got shape {array.shape}; accepted: a non-empty 1-D array")
     if not np.all(np.isfinite(array)) or array.min() < 0:
@@ -222,8 +237,12 @@ def _singular_values(values: ArrayLike) -> np.ndarray:
     return np.sort(array)[::-1]
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
 def _positive(name: str, value: float) -> None:
-    if not (np.isfinite(value) and value > 0):
+    if not _is_number(value) or value <= 0:
         raise ValueError(f"{name}: got {value!r}; accepted: a finite number > 0")
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ _STREAM_FROM = 64  # examples; below this the signs are drawn for the whole set 
 
 
 def check_flips(flips: int) -> None:
-    if isinstance(flips, bool) or not isinstance(flips, int) or flips < 0:
+    """ValueError unless `flips` is an integer >= 0."""
+    if isinstance(flips, bool) or not isinstance(flips, Integral) or flips < 0:
         raise ValueError(f"flips: got {flips!r}; accepted: an integer >= 0")
 
 

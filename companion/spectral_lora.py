@@ -80,8 +80,9 @@ def to_lora_config(ranks: Mapping[str, int], base: LoraConfig, scaling: float = 
     """
     if not (np.isfinite(scaling) and scaling > 0):
         raise ValueError(f"scaling: got {scaling!r}; accepted: a finite number > 0")
-    if base.layers_to_transform is not None or base.exclude_modules is not None:
-        raise ValueError("base: layers_to_transform and exclude_modules are not accepted; restrict target_modules instead")
+    for field in ("layers_to_transform", "exclude_modules", "target_parameters"):
+        if getattr(base, field, None) is not None:
+            raise ValueError(f"base: {field} is not accepted; restrict target_modules instead")
     for name, rank in ranks.items():
         _check_rank(f"ranks[{name!r}]", rank, 0)
     # PEFT takes the first key that matches the end of a name, so a name that ends in another one comes first

@@ -75,6 +75,8 @@ def _check_linear(name: str, module: nn.Module) -> None:
     accepted = "accepted: torch.nn.Linear with floating-point weights"
     if type(module).__name__ == "Conv1D":
         raise TypeError(f"target_modules: {name} is a {kind} (weight stored in x out, often fused); {accepted}")
+    if type(module).__name__ == "NonDynamicallyQuantizableLinear":
+        raise TypeError(f"target_modules: {name} belongs to a MultiheadAttention, which uses its weight without calling it; {accepted}")
     if "quant" in kind.lower() or "bitsandbytes" in kind.lower():
         raise TypeError(f"target_modules: {name} is a quantised {kind}; {accepted}")
     if hasattr(module, "base_layer"):

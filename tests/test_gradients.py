@@ -281,3 +281,77 @@ def test_spectrum_without_flips_has_no_floor():
     spectrum = GradientSpectrum(np.ones(2), np.empty(0), (2, 2), 5)
     with pytest.raises(ValueError, match="flips=0"):
         _ = spectrum.noise_floor
+
+
+# --- found by trying to break it ---------------------------------------------------------------------------------------
+
+
+def test_parts_without_gradient_are_left_alone():
+    model, batches = tiny_bert(), text_batches(12, 5)
+
+    def loss(m, batch):
+        with torch.no_grad():  # a reference pass, as in preference losses
+            shift = m(**batch).logits.mean()
+        return m(**batch).loss + shift
+
+    measured, plain = (mean_gradients(model, batches, ["query"], fn) for fn in (loss, None))
+    for name in plain:
+        torch.testing.assert_close(measured[name].mean, plain[name].mean, rtol=1e-5, atol=1e-9)
+
+
+def test_token_weights_do_not_depend_on_the_class_name():
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = tiny_llama()
+
+        def forward(self, **batch):
+            return self.inner(**batch)
+
+    measured = mean_gradients(Wrapped(), causal_batches(13, [1, 7, 5]), ["q_proj"])
+    plain = mean_gradients(tiny_llama(), causal_batches(13, 13), ["q_proj"])
+    for name, gradient in plain.items():
+        assert (measured[f"inner.{name}"].mean - gradient.mean).norm() < 1e-5 * gradient.mean.norm()
+
+
+def test_buffers_and_other_hooks_survive():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lin = nn.Linear(5, 5)
+            self.register_buffer("calls", torch.zeros(1))
+
+        def forward(self, x):
+            self.calls += 1
+            return self.lin(x)
+
+    model, x = Counting(), torch.randn(9, 5)
+    model.lin.register_forward_hook(lambda module, args, output: output * 0.5)
+    loss = lambda m, batch: m(batch).square().mean()  # noqa: E731
+    measured = mean_gradients(model, [x], ["lin"], loss)["lin"].mean
+    assert model.calls.item() == 0
+    torch.testing.assert_close(measured, torch.autograd.grad(loss(model, x), model.lin.weight)[0], rtol=1e-5, atol=1e-7)
+
+
+def test_autocast_around_the_call():
+    model, batches = tiny_bert(), text_batches(12, 5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        measured = mean_gradients(model, batches, ["query"])
+    for name, gradient in mean_gradients(model, batches, ["query"]).items():
+        assert (measured[name].mean - gradient.mean).norm() < 0.1 * gradient.mean.norm()
+
+
+def test_tokenizer_containers_and_bad_labels():
+    from transformers import BatchEncoding
+
+    batches = text_batches(9, 4)
+    encoded = [BatchEncoding(batch) for batch in batches]
+    loss = lambda m, batch: m(input_ids=batch.input_ids, labels=batch.labels).loss  # noqa: E731
+    assert mean_gradients(tiny_bert(), encoded, ["query"], loss)
+    raises("labels came as list", tiny_bert(), [{**batches[0], "labels": [0, 1, 0, 1]}], ["query"], flips=0)
+
+
+def test_one_example_with_all_the_weight():
+    batches = causal_batches(9, 9)
+    batches[0]["labels"][1:] = -100
+    raises("all the weight", tiny_llama(), batches, ["q_proj"])

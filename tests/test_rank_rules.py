@@ -139,3 +139,25 @@ def test_bad_rules_are_named(rule):
 def test_what_a_callable_answers_is_checked(answer):
     with pytest.raises(ValueError, match="returned"):
         make_rule(lambda spectrum: answer)(SPECTRUM)
+
+
+@pytest.mark.parametrize("values", [["3", "2"], [True, False], [1 + 1j], [[1], [1, 2]], "abc", None])
+def test_what_is_no_spectrum_is_named(values):
+    with pytest.raises(ValueError, match="singular_values"):
+        gap_rank(values)
+
+
+@pytest.mark.parametrize("rule", ["gap:inf", "gap:2.7", "ratio:-1", "energy:7", "energy:nan", "floor:-1", "threshold:0"])
+def test_parameters_are_checked_before_any_spectrum(rule):
+    with pytest.raises(ValueError):
+        make_rule(rule)
+
+
+@pytest.mark.parametrize("shape", [5, (2.5, 3), (True, 2), (2,)])
+def test_bad_shapes_are_named(shape):
+    with pytest.raises(ValueError, match="shape"):
+        threshold_rank([1.0], 1.0, shape, 4)
+
+
+def test_huge_values_overflow_in_silence():
+    assert threshold_rank([1e200, 1.0], 1e-3, (2, 2), 4) == 2

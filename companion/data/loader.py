@@ -175,6 +175,9 @@ def encode(frame: pd.DataFrame, tokenizer: Any, max_length: int = 128) -> Encode
     """
     columns = _text_columns(frame)
     encoded = tokenizer(*(frame[column].tolist() for column in columns), truncation=True, max_length=max_length)
+    longest = max(len(ids) for ids in encoded["input_ids"])
+    if longest > max_length:  # tokenizers skip truncation without a word when a pair's special tokens do not fit
+        raise ValueError(f"max_length is {max_length}; too short for the special tokens of {len(columns)} texts")
     kept = [key for key in ("input_ids", "attention_mask", "token_type_ids") if key in encoded]
     label = frame["label"]
     dtype = np.float32 if pd.api.types.is_float_dtype(label) else np.int64
