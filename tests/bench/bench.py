@@ -21,7 +21,7 @@ def compare(name: str, ours: Callable[[], object], peer_name: str, peer: Callabl
     times = np.array([[_seconds(ours), _seconds(peer)] for _ in range(ROUNDS)])
     mine, theirs = np.median(times, axis=0)
     low, high = np.min(times[:, 0] / times[:, 1]), np.max(times[:, 0] / times[:, 1])
-    print(f"{name:44s} {mine:8.3f} s   {peer_name:44s} {theirs:8.3f} s   ratio {mine / theirs:5.2f} ({low:.2f} … {high:.2f})")
+    print(f"{name:44s} {mine:8.4f} s   {peer_name:44s} {theirs:8.3f} s   ratio {mine / theirs:.2g} ({low:.2g} … {high:.2g})")
 
 
 def _seconds(call: Callable[[], object]) -> float:
