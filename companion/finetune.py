@@ -56,7 +56,12 @@ def warm_up_head(model: nn.Module, dataloader: "DataLoader", folds: int = 5) -> 
     Raises
     ------
     ValueError
-        No such head, or a class without examples.
+        No such head, a class without examples, or too few examples for the folds.
+
+    Warns
+    -----
+    UserWarning
+        The frozen features do not predict the labels, so that the fitted head is close to zero.
     """
     head = head_of(model)
     features, labels = _features(model, dataloader)
@@ -67,8 +72,11 @@ def warm_up_head(model: nn.Module, dataloader: "DataLoader", folds: int = 5) -> 
     search = _head_search(head.out_features == 1, folds).fit(features, labels)
     fit = search.best_estimator_
     if search.best_index_ == _STRONGEST[head.out_features == 1]:
-        warnings.warn("the frozen features do not predict the labels: cross-validation chose the strongest penalty, and the "
-                      "head is close to zero; use more examples", stacklevel=3)  # fmt: skip
+        warnings.warn(
+            "the frozen features do not predict the labels: cross-validation chose the strongest penalty, and the head is "
+            "close to zero; use more examples",
+            stacklevel=3,
+        )
     weight, bias = np.atleast_2d(fit.coef_), np.atleast_1d(fit.intercept_)
     if head.out_features == 2:  # scikit-learn gives one log-odds: half to each class, with opposite signs
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2

@@ -142,4 +142,5 @@ def pristine(model: nn.Module):
             parameter.requires_grad_(flag)
         with torch.no_grad():
             for buffer, value in buffers.items():
-                buffer.copy_(value)
+                if not torch.equal(buffer, value):
+                    buffer.copy_(value)

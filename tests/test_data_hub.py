@@ -12,10 +12,10 @@ from urllib.parse import unquote
 import pandas as pd
 import pytest
 
-hub_constants = pytest.importorskip("huggingface_hub.constants")
+import transformers
+from huggingface_hub import constants as hub_constants
 
-from companion.data import TASKS, DataIntegrityError, DataUnavailableError, FileSpec  # noqa: E402
-from companion.data import load_model, load_task, load_tokenizer  # noqa: E402
+from companion.data import TASKS, DataIntegrityError, DataUnavailableError, FileSpec, load_model, load_task, load_tokenizer
 
 COMMIT = TASKS["rte"].revision
 OTHER_COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -203,7 +203,6 @@ def test_offline_and_not_cached(server, official, monkeypatch):
 @pytest.fixture(scope="module")
 def tiny_files(tmp_path_factory):
     """The files of a random two-layer BERT with a tokenizer, by name."""
-    transformers = pytest.importorskip("transformers")
     from tokenizers import Tokenizer, models
 
     folder = tmp_path_factory.mktemp("tiny")

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
+import torch
+import transformers
 
-from companion.data import DataIntegrityError, DataUnavailableError, sources  # noqa: E402
-from companion.data import load_model, load_task, load_tokenizer, make_dataloader, sample  # noqa: E402
+from companion.data import DataIntegrityError, DataUnavailableError, sources
+from companion.data import load_model, load_task, load_tokenizer, make_dataloader, sample
 
 WORDS = "[PAD] [UNK] [CLS] [SEP] a b c d e f g h".split()
 needs_minilm = pytest.mark.skipif(
