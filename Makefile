@@ -13,15 +13,15 @@ export BOOK_MODE
 
 PY := .venv/bin/python
 INSTALLED := .venv/.installed
-SOURCES := $(sort $(wildcard book/src/*.md))
+SOURCES := $(sort $(shell find book/src -name '*.md'))
 NOTEBOOKS := $(SOURCES:book/src/%.md=book/%.ipynb)
 EXECUTED := $(SOURCES:book/src/%.md=_build/executed-$(BOOK_MODE)/%.ipynb)
 # Everything on the site that is not a chapter: pages, stylesheet, bibliography, pictures.
-PAGES := _config.yml _toc.yml $(shell find book -type f -not -path 'book/src/*' -not -name '*.ipynb' -not -name '*.tmp')
+PAGES := _config.yml _toc.yml pyproject.toml $(shell find book -type f -not -path 'book/src/*' -not -name '*.ipynb' -not -name '*.tmp')
 PACKAGE := build/package.sha256
 SITE := _build/html/index.html
 
-.PHONY: help book site test notebooks import bench serve clean wheel test-package test-notebooks FORCE
+.PHONY: help book site test notebooks import repoint bench serve clean wheel test-package test-notebooks FORCE
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -34,17 +34,19 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PY) -m pip install --quiet -c constraints.txt -e ".[all]"
 	touch $@
 
-# The content of the package, not its dates: a checkout or a save without a change runs nothing again.
+# The content of the package, not its dates: a checkout or a save without a change runs nothing again. The repository
+# URL does not count: cells that follow from it are renewed without running a chapter.
 $(PACKAGE): FORCE
 	@mkdir -p $(@D)
-	@find companion pyproject.toml $(wildcard LICENSE* NOTICE) -type f -not -path '*/__pycache__/*' -print0 \
+	@find companion $(wildcard LICENSE* NOTICE) -type f -not -path '*/__pycache__/*' -print0 \
 	  | LC_ALL=C sort -z | xargs -0 sha256sum > $@.new
+	@sed '/^\[project.urls\]/,/^$$/d' pyproject.toml | sha256sum >> $@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
 # --- Chapters and site. ----------------------------------------------------------------------------------------------
 
 _build/executed-$(BOOK_MODE)/%.ipynb: book/src/%.md jupytext.toml $(PACKAGE) $(INSTALLED)
-	@$(PY) -m companion.book.notebooks execute --to $(@D) $<
+	@$(PY) -m companion.book.notebooks execute --to _build/executed-$(BOOK_MODE) $<
 
 book: _build/.site-book ## run every chapter in light mode and build the site from the results
 	@echo "The book: $(CURDIR)/$(SITE)"
@@ -54,15 +56,17 @@ site: _build/.site-committed ## build the site from the notebooks as they are, r
 
 # Both sites end in the same folder, so making one forgets the other. The pages are built in a copy of the book, so that
 # `make book` leaves the notebooks in book/ alone.
-_build/.site-book: CHAPTERS = $(EXECUTED)
+_build/.site-book: CHAPTERS = _build/executed-$(BOOK_MODE)
 _build/.site-book: $(EXECUTED)
-_build/.site-committed: CHAPTERS = $(NOTEBOOKS)
+_build/.site-committed: CHAPTERS = book
 _build/.site-committed: $(NOTEBOOKS)
 _build/.site-book _build/.site-committed: $(PAGES) $(INSTALLED)
 	@rm -rf _build/.site-* _build/book-src _build/html _build/.doctrees
 	@mkdir -p _build/book-src
-	@tar -cf - --exclude='*.ipynb' --exclude='book/src' _config.yml _toc.yml book | tar -xf - -C _build/book-src
-	@cp $(CHAPTERS) _build/book-src/book/
+	@tar -cf - --exclude='*.ipynb' --exclude='book/src' _config.yml _toc.yml pyproject.toml book \
+	  | tar -xf - -C _build/book-src
+	@tar -cf - -C $(CHAPTERS) $(NOTEBOOKS:book/%=%) | tar -xf - -C _build/book-src/book
+	@$(PY) -m companion.book.notebooks --book _build/book-src/book stamp
 	@.venv/bin/jupyter-book build _build/book-src --path-output . -W -n --keep-going -q > _build/site.log 2>&1 \
 	  || { cat _build/site.log; exit 1; }
 	@touch $@
@@ -78,6 +82,12 @@ notebooks: $(INSTALLED) ## make book/*.ipynb, with outputs, from book/src/*.md
 import: $(INSTALLED) ## bring an edited notebook back to its source: make import NB=book/CHAPTER.ipynb
 	@test -n "$(NB)" || { echo "name the notebook: make import NB=book/CHAPTER.ipynb" >&2; exit 1; }
 	@$(PY) -m companion.book.notebooks import "$(NB)"
+
+repoint: $(INSTALLED) ## point buttons and first cells at another repository: make repoint URL=https://github.com/OWNER/NAME
+	@test -n "$(URL)" || { echo "name the repository: make repoint URL=https://github.com/OWNER/NAME" >&2; exit 1; }
+	@$(PY) -m companion.book.repository set "$(URL)"
+	@$(PY) -m companion.book.notebooks stamp
+	@echo "Commit pyproject.toml and the notebooks, and set the tag that their first cells install."
 
 serve: ## show the built site on http://localhost:8000 (PORT=... for another port)
 	@test -f $(SITE) || { echo "there is no site yet: run 'make book'" >&2; exit 1; }
@@ -106,9 +116,9 @@ wheel: build/.wheel ## build the package as one file that pip installs anywhere
 
 # The notebooks run in an empty folder and import the wheel; two kernels at a time, one thread each.
 test-notebooks: build/.wheel ## the second half of make test
-	@test -n "$(wildcard book/*.ipynb)" || { echo "there are no notebooks in book/: run 'make notebooks'" >&2; exit 1; }
+	@test -n "$(wildcard $(NOTEBOOKS))" || { echo "there are no notebooks in book/: run 'make notebooks'" >&2; exit 1; }
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
-	cp book/*.ipynb tests/installed/test_*.py tests/installed/nbval_sanitize.cfg "$$folder"; \
+	cp $(NOTEBOOKS) tests/installed/test_*.py tests/installed/nbval_sanitize.cfg "$$folder"; \
 	cd "$$folder"; \
 	env PYTHONPATH="$(CURDIR)/build/wheel-site" COMPANION_CHECKOUT="$(CURDIR)" PYTHONHASHSEED=0 BOOK_MODE=light \
 	  HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1 \

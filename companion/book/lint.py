@@ -12,10 +12,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from nbformat import NotebookNode
+from nbformat import NotebookNode, v4
 
 from companion import __version__
-from companion.book.pairing import read_notebook
+from companion.book.claims import VERDICTS
+from companion.book.pairing import authored_cells, read_notebook
 
 MEDIAN_LINES, P90_LINES, MAX_LINES, SETUP_LINES = 5, 15, 30, 6
 MARKDOWN_PER_CODE = 1.2
@@ -29,12 +30,24 @@ TORCH_DRAWS = {"bernoulli", "multinomial", "normal", "poisson", "rand", "randint
 NUMBER = re.compile(r"(?<![\w.])[-+]?(\d+\.\d+)(?:[eE][-+]?\d+)?(?![\w.]*\.\d)")
 
 
-def lint(nb: NotebookNode, version: str = __version__) -> list[str]:
-    """Everything that is wrong with a chapter; `version` is the package version that its setup cell must print."""
-    checks = (
-        cell_lengths, markdown_share, figures, compared_cells, randomness, installs, directives, glued_values,
-        solutions, exercises, sections, digits,
-    )  # fmt: skip
+def lint(nb: NotebookNode, version: str = __version__, reference: bool = False) -> list[str]:
+    """Everything that is wrong with a chapter, apart from the cells that the book's tool adds.
+
+    Parameters
+    ----------
+    nb : NotebookNode
+        The chapter with its outputs.
+    version : str
+        The package version that its setup cell must print.
+    reference : bool
+        True for a page of the reference part, which has neither exercises nor the sections of a chapter.
+    """
+    nb = v4.new_notebook(metadata=nb.metadata, cells=authored_cells(nb))
+    checks = [
+        cell_lengths, markdown_share, figures, randomness, installs, directives, glued_values, solutions, verdicts, digits,
+    ]  # fmt: skip
+    if not reference:
+        checks += [compared_cells, exercises, sections]
     return setup_cell(nb, version) + [problem for check in checks for problem in check(nb)]
 
 
@@ -221,6 +234,16 @@ def sections(nb: NotebookNode) -> list[str]:
     return problems
 
 
+def verdicts(nb: NotebookNode) -> list[str]:
+    """No verdict on a claim is typed: `companion.book.claims` computes them."""
+    problems = []
+    for number, cell in _code(nb):
+        tree = ast.parse(re.sub(r"^(\s*)[%!].*$", r"\1pass", cell.source, flags=re.MULTILINE))
+        typed = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)} & set(VERDICTS)
+        problems += [f"cell {number} types the verdict {verdict!r}" for verdict in sorted(typed)]
+    return problems
+
+
 def digits(nb: NotebookNode) -> list[str]:
     """No printed number has more digits than it can mean."""
     problems = []
@@ -234,7 +257,11 @@ def digits(nb: NotebookNode) -> list[str]:
 
 def main(paths: list[str]) -> int:
     """Print what is wrong with the given notebooks; returns the exit status."""
-    problems = [f"{path}: {problem}" for path in paths for problem in lint(read_notebook(Path(path)))]
+    problems = [
+        f"{path}: {problem}"
+        for path in map(Path, paths)
+        for problem in lint(read_notebook(path), reference=path.parent.name == "reference")
+    ]
     print("\n".join(problems) if problems else "no problem found")
     return 1 if problems else 0
 

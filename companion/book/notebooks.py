@@ -4,8 +4,9 @@
     python -m companion.book.notebooks execute --to DIR [CHAPTER ...]  run, and write DIR/CHAPTER.ipynb
     python -m companion.book.notebooks check [CHAPTER ...]             do sources and notebooks agree?
     python -m companion.book.notebooks import book/CHAPTER.ipynb       bring an edited notebook back to its source
+    python -m companion.book.notebooks stamp                           renew badge and first cell, running nothing
 
-CHAPTER is a name (`marchenko-pastur`) or the path of a source; none means all.
+CHAPTER is a name (`marchenko-pastur`, `reference/notation`) or the path of a source; none means all.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
+from companion.book import repository
 from companion.book.pairing import (
     LANGUAGE_INFO,
     UnwritableCell,
@@ -31,6 +33,7 @@ from companion.book.pairing import (
     is_edited,
     read_notebook,
     read_source,
+    stamp,
     write_source,
 )
 from companion.book.svg import compact
@@ -52,6 +55,18 @@ class ChapterError(Exception):
     """A chapter that cannot be built, checked or imported; the message says what to do."""
 
 
+def chapter_name(source: Path) -> str:
+    """Path of a source below the folder `src`, without its ending; the notebook has the same below the book."""
+    parts = source.with_suffix("").parts
+    start = max((index + 1 for index, part in enumerate(parts) if part == "src"), default=len(parts) - 1)
+    return "/".join(parts[start:])
+
+
+def notebook_of(source: Path, target: Path) -> Path:
+    """Where the notebook of a source lies in the folder `target`."""
+    return target / f"{chapter_name(source)}.ipynb"
+
+
 def execute(source: Path) -> NotebookNode:
     """Run a chapter from its source in an empty working directory.
 
@@ -71,6 +86,7 @@ def execute(source: Path) -> NotebookNode:
         If a cell fails, takes longer than `CELL_TIMEOUT`, or the kernel dies; with the traceback.
     """
     nb = read_source(source)
+    _stamp(nb, source)
     with tempfile.TemporaryDirectory(prefix="chapter-") as folder:
         client = NotebookClient(
             nb,
@@ -90,6 +106,13 @@ def execute(source: Path) -> NotebookNode:
         if SVG in data:
             data[SVG] = compact(data[SVG])
     return nb
+
+
+def _stamp(nb: NotebookNode, source: Path) -> None:
+    try:
+        stamp(nb, repository.read(), f"book/{chapter_name(source)}.ipynb")
+    except (OSError, ValueError) as error:
+        raise ChapterError(f"{source}: cannot make the first cell: {error}") from error
 
 
 def _kernel_environment() -> dict[str, str]:
@@ -150,15 +173,16 @@ def build(sources: Sequence[Path], target: Path, executed: Path | None = None) -
         start = time.monotonic()
         verdict = "reused"
         try:
-            nb = _matching(executed / f"{source.stem}.ipynb", source) if executed else None
+            nb = _matching(notebook_of(source, executed), source) if executed else None
             if nb is None:
                 verdict = "executed"
                 nb = execute(source)
-            write(nb, target / f"{source.stem}.ipynb")
+            _stamp(nb, source)
+            write(nb, notebook_of(source, target))
         except ChapterError as error:
             verdict = "FAILED"
             failures.append(str(error))
-        print(f"{source.stem}: {verdict} in {time.monotonic() - start:.1f} s", flush=True)
+        print(f"{chapter_name(source)}: {verdict} in {time.monotonic() - start:.1f} s", flush=True)
     return failures
 
 
@@ -171,7 +195,7 @@ def check(sources: Sequence[Path], target: Path) -> list[str]:
     """What is wrong between the sources and the notebooks in `target`, one message each; nothing is run."""
     problems = []
     for source in sources:
-        notebook = target / f"{source.stem}.ipynb"
+        notebook = notebook_of(source, target)
         if not notebook.exists():
             problems.append(f"{notebook} is missing: run `make notebooks`")
             continue
@@ -181,11 +205,28 @@ def check(sources: Sequence[Path], target: Path) -> list[str]:
             problems.append(f"{notebook} and {source} differ: run {hint}")
         elif is_edited(nb):
             problems.append(f"{notebook}: the cells are not what was last written; run `make notebooks`")
+        elif not _is_stamped(nb, source):
+            problems.append(f"{notebook}: badge or first cell do not fit pyproject.toml; run `make notebooks`")
         if notebook.stat().st_size > MAX_BYTES:
             problems.append(f"{notebook} is larger than {MAX_BYTES / 1000:.0f} kB")
         for number, cell in enumerate(nb.cells, start=1):
             problems += [f"{notebook}, cell {number}: {problem}" for problem in _output_problems(cell)]
     return problems
+
+
+def _is_stamped(nb: NotebookNode, source: Path) -> bool:
+    cells = [dict(cell) for cell in nb.cells]
+    _stamp(nb, source)
+    return cells == [dict(cell) for cell in nb.cells]
+
+
+def restamp(book: Path) -> None:
+    """Renew badge and first cell of every notebook in the folder of the book, running nothing."""
+    home = repository.read()
+    for notebook in sorted(book.rglob("*.ipynb")):
+        nb = read_notebook(notebook)
+        stamp(nb, home, f"book/{notebook.relative_to(book).as_posix()}")
+        write(nb, notebook)
 
 
 def _output_problems(cell: NotebookNode) -> list[str]:
@@ -199,9 +240,11 @@ def _output_problems(cell: NotebookNode) -> list[str]:
     return problems
 
 
-def import_notebook(notebook: Path, source_folder: Path) -> Path:
-    """Bring the cells of a notebook back to its source and return the path of the source."""
-    source = source_folder / f"{notebook.stem}.md"
+def import_notebook(notebook: Path, book: Path) -> Path:
+    """Bring the cells of a notebook of the book back to its source and return the path of the source."""
+    inside = notebook.resolve().is_relative_to(book.resolve())
+    name = notebook.resolve().relative_to(book.resolve()) if inside else Path(notebook.name)
+    source = book / "src" / name.with_suffix(".md")
     try:
         write_source(read_notebook(notebook), source)
     except UnwritableCell as error:
@@ -211,13 +254,14 @@ def import_notebook(notebook: Path, source_folder: Path) -> Path:
 
 def _select(names: Sequence[str], source_folder: Path) -> list[Path]:
     """The sources that are meant by chapter names or paths, all of them for none."""
-    available = {path.stem: path for path in sorted(source_folder.glob("*.md"))}
+    available = {chapter_name(path): path for path in sorted(source_folder.rglob("*.md"))}
     if not available:
         raise ChapterError(f"there is no chapter source in {source_folder}")
-    unknown = [name for name in names if Path(name).stem not in available]
+    chosen = [chapter_name(Path(name)) if name.endswith(".md") else name for name in names]
+    unknown = [name for name in chosen if name not in available]
     if unknown:
         raise ChapterError(f"unknown chapter {', '.join(unknown)}; the chapters are {', '.join(available)}")
-    return [available[Path(name).stem] for name in names] if names else list(available.values())
+    return [available[name] for name in chosen] if names else list(available.values())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -226,12 +270,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     book = Path(options.book)
     try:
         if options.command == "import":
-            print(f"wrote {import_notebook(Path(options.notebook), book / 'src')}")
+            print(f"wrote {import_notebook(Path(options.notebook), book)}")
+            return 0
+        if options.command == "stamp":
+            restamp(book)
             return 0
         sources = _select(options.chapters, book / "src")
         if options.command in ("build", "guard"):
             for source in sources:
-                refuse_edited(source, book / f"{source.stem}.ipynb")
+                refuse_edited(source, notebook_of(source, book))
         if options.command == "guard":
             return 0
         if options.command == "check":
@@ -264,6 +311,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--to", required=True, metavar="DIR")
         if name == "build":
             command.add_argument("--executed", metavar="DIR", help="take notebooks from here where the cells agree")
+    commands.add_parser("stamp", help="renew badge and first cell of every notebook of the book, running nothing")
     command = commands.add_parser("import", help="bring an edited notebook back to its source")
     command.add_argument("notebook")
     return parser

@@ -18,6 +18,9 @@ import nbformat
 from jupytext.myst import myst_to_notebook, notebook_to_myst
 from nbformat import NotebookNode, v4
 
+from companion.book.repository import Repository
+
+GENERATED = "generated"  # tag of the cells that the book's tool adds (badge, installation) and sources do not hold
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 LANGUAGE_INFO = {"name": "python"}
 HASH_KEY = "source_sha256"
@@ -49,9 +52,14 @@ def cell_key(cell: NotebookNode) -> str:
     return json.dumps([cell.cell_type, cell.source, metadata], sort_keys=True, ensure_ascii=False)
 
 
+def authored_cells(nb: NotebookNode) -> list[NotebookNode]:
+    """The cells that a person wrote: all but those that the book's tool adds."""
+    return [cell for cell in nb.cells if GENERATED not in cell.metadata.get("tags", [])]
+
+
 def cell_keys(nb: NotebookNode) -> list[str]:
-    """`cell_key` of every cell, in order."""
-    return [cell_key(cell) for cell in nb.cells]
+    """`cell_key` of every authored cell, in order."""
+    return [cell_key(cell) for cell in authored_cells(nb)]
 
 
 def cells_hash(nb: NotebookNode) -> str:
@@ -86,6 +94,33 @@ def read_source(path: Path) -> NotebookNode:
         seen[key] += 1
     nb.metadata["companion"] = {HASH_KEY: cells_hash(nb)}
     return nb
+
+
+def stamp(nb: NotebookNode, repository: Repository, path: str) -> None:
+    """Give a notebook the cells that follow from the public home of the book, in place of those it has.
+
+    Parameters
+    ----------
+    nb : NotebookNode
+        The notebook, changed in place; outputs of authored cells stay.
+    repository : Repository
+        Where the book lives.
+    path : str
+        Path of the notebook in the repository.
+    """
+    cells = authored_cells(nb)
+    first = v4.new_code_cell(repository.first_cell(), metadata={"tags": [GENERATED, "remove-cell"]})
+    position = next((index for index, cell in enumerate(cells) if cell.cell_type == "code"), len(cells))
+    if position < len(cells) and cells[position].execution_count is not None:
+        first.execution_count = 1
+    cells.insert(position, first)
+    badge = repository.badge(path)
+    if badge:
+        cells.insert(1, v4.new_markdown_cell(badge, metadata={"tags": [GENERATED]}))
+    for cell in cells:
+        if GENERATED in cell.metadata.get("tags", []):
+            cell.id = hashlib.sha256(f"{GENERATED}\n{cell_key(cell)}".encode()).hexdigest()[:12]
+    nb.cells = cells
 
 
 def dumps(nb: NotebookNode) -> str:
@@ -134,7 +169,7 @@ def _as_in_source(nb: NotebookNode) -> list[NotebookNode]:
     """The cells as a source can hold them: no outputs, no tool metadata, no outer blank lines, no empty text cells."""
     new = {"code": v4.new_code_cell, "markdown": v4.new_markdown_cell, "raw": v4.new_raw_cell}
     cells = []
-    for cell in nb.cells:
+    for cell in authored_cells(nb):
         metadata = {key: value for key, value in cell.metadata.items() if key not in TOOL_METADATA}
         source = cell.source.strip("\n") if cell.cell_type == "code" else cell.source.rstrip().lstrip("\n")
         if source or cell.cell_type == "code":

@@ -1,0 +1,380 @@
+"""The ledger of printed claims: what each draft states, how it is tested, and the verdict a measurement gives.
+
+The claims stand in `claims.toml`, each with the test that decides it, written down before the measurement. A chapter
+hands its measured values to `survives`; verdicts are computed from them here and nowhere typed.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import textwrap
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.resources import files
+
+from nbformat import NotebookNode
+
+from companion.book.predicates import PREDICATES, WORDS
+
+HOLDS, CORRECTED, FAILS = "holds", "holds with correction", "fails as printed"
+UNTESTABLE, OPEN = "not testable here", "open"
+VERDICTS = (HOLDS, CORRECTED, FAILS, UNTESTABLE, OPEN)
+DIGITS = 4
+METADATA_KEY = "companion_claims"
+WIDTH = 88
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One printed claim.
+
+    Attributes
+    ----------
+    id : str
+        Draft and place: `P2-thm4.2`.
+    place : str
+        Where it is printed, in words.
+    statement, printed : str
+        What is claimed, and the printed value or formula.
+    measures : str
+        What is measured to decide it.
+    test : mapping
+        Name and parameter of one predicate of `companion.book.predicates`.
+    chapter : str
+        The chapter that measures it.
+    holds_at, fails_at : float or sequence of float
+        A measurement for which the claim holds, and one for which it fails: what the tests feed the predicate.
+    correction : str
+        What holds instead, if it can be said in a sentence.
+    corrected_test : mapping
+        The predicate that decides the correction, on its own measurement.
+    needs : str
+        What a test would need that cannot be had here; a claim with this and without a measurement is not testable.
+    note : str
+        A remark for the ledger.
+    """
+
+    id: str
+    place: str
+    statement: str
+    printed: str
+    measures: str
+    test: Mapping[str, object]
+    chapter: str
+    holds_at: object
+    fails_at: object
+    correction: str = ""
+    corrected_test: Mapping[str, object] | None = None
+    needs: str = ""
+    note: str = ""
+
+    @property
+    def draft(self) -> str:
+        """`P1` or `P2`."""
+        return self.id.partition("-")[0]
+
+    @property
+    def criterion(self) -> str:
+        """The test in words: what a measurement must be for the claim to hold."""
+        return _words(self.test)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a chapter measured for a claim: values rounded to four digits, each with an interval.
+
+    Attributes
+    ----------
+    values : tuple of float
+        One number or several.
+    low, high : tuple of float
+        Ends of the interval around each; equal to the values where no error is stated.
+    """
+
+    values: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def __str__(self) -> str:
+        return ", ".join(map(_range, self.values, self.low, self.high))
+
+    @property
+    def intervals(self) -> list[tuple[float, float]]:
+        """The intervals as pairs, which is what predicates take."""
+        return list(zip(self.low, self.high, strict=True))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim with its measurement and the verdict computed from it.
+
+    Attributes
+    ----------
+    claim : Claim
+        The claim.
+    printed, corrected : Measurement or None
+        What was measured for the statement as printed and for its correction.
+    """
+
+    claim: Claim
+    printed: Measurement | None = None
+    corrected: Measurement | None = None
+
+    @property
+    def verdict(self) -> str:
+        """One of `VERDICTS`.
+
+        Unresolved claims are open: measured, but the interval holds values for and against.
+        """
+        if self.printed is None:
+            return UNTESTABLE if self.claim.needs else OPEN
+        answer = _decide(self.claim.test, self.printed)
+        if answer is None:
+            return OPEN
+        if answer:
+            return HOLDS
+        if self.corrected is None or self.claim.corrected_test is None:
+            return FAILS
+        return CORRECTED if _decide(self.claim.corrected_test, self.corrected) else FAILS
+
+
+def _decide(test: Mapping[str, object], measurement: Measurement) -> bool | None:
+    (name, parameter), = test.items()
+    return PREDICATES[name](measurement.intervals, parameter)
+
+
+def _words(test: Mapping[str, object]) -> str:
+    (name, parameter), = test.items()
+    return WORDS[name](parameter)
+
+
+def _round(number: float) -> float:
+    return float(f"{float(number):.{DIGITS}g}")
+
+
+def _range(value: float, low: float, high: float) -> str:
+    if low == high == value:
+        return f"{value:.{DIGITS}g}"
+    return f"{value:.{DIGITS}g} [{low:.{DIGITS}g}, {high:.{DIGITS}g}]"
+
+
+def measured(values: float | Sequence[float], error: float | Sequence[float] | None = None) -> Measurement:
+    """A measurement, for `survives`.
+
+    Parameters
+    ----------
+    values : float or sequence of float
+        What was measured.
+    error : float or sequence of float, optional
+        Half the width of the interval around each value; none is stated by default.
+
+    Returns
+    -------
+    Measurement
+        The same, rounded to four significant digits.
+
+    Raises
+    ------
+    ValueError
+        If there is no value, a value is not finite, an error is negative, or the numbers of values and errors differ.
+    """
+    numbers = [float(value) for value in _several(values)]
+    errors = [0.0] * len(numbers) if error is None else [float(value) for value in _several(error)]
+    errors = errors * len(numbers) if len(errors) == 1 else errors
+    if not numbers or not all(map(math.isfinite, [*numbers, *errors])):
+        raise ValueError(f"a measurement needs finite numbers, got {values!r} with error {error!r}")
+    if len(errors) != len(numbers) or min(errors) < 0:
+        raise ValueError(f"a measurement needs one error >= 0 for all values or for each, got {error!r} for {values!r}")
+    low = tuple(_round(value - width) for value, width in zip(numbers, errors, strict=True))
+    high = tuple(_round(value + width) for value, width in zip(numbers, errors, strict=True))
+    return Measurement(tuple(map(_round, numbers)), low, high)
+
+
+def _several(values: object) -> list:
+    return list(values) if isinstance(values, Iterable) else [values]
+
+
+@cache
+def load() -> dict[str, Claim]:
+    """All claims by id, in the order of the ledger.
+
+    Raises
+    ------
+    ValueError
+        If the ledger names a predicate that does not exist, a chapter that is not planned, or an id twice.
+    """
+    table = tomllib.loads(files("companion.book").joinpath("claims.toml").read_text("utf-8"))
+    claims: dict[str, Claim] = {}
+    for entry in table["claim"]:
+        claim = Claim(**entry)
+        for test in filter(None, (claim.test, claim.corrected_test)):
+            if len(test) != 1 or not set(test) <= set(PREDICATES):
+                raise ValueError(f"{claim.id}: a test is one of {', '.join(PREDICATES)}, got {dict(test)}")
+        if claim.chapter not in table["chapters"]:
+            raise ValueError(f"{claim.id}: chapter {claim.chapter!r} is not in [chapters]")
+        if claim.id in claims:
+            raise ValueError(f"{claim.id} stands twice in the ledger")
+        claims[claim.id] = claim
+    return claims
+
+
+@cache
+def chapters() -> dict[str, str]:
+    """Titles of the chapters that test claims, planned ones included, by file name."""
+    return tomllib.loads(files("companion.book").joinpath("claims.toml").read_text("utf-8"))["chapters"]
+
+
+def assess(claim_id: str, printed: object, corrected: object = None) -> Finding:
+    """Turn what was measured for one claim into a finding with a verdict.
+
+    Parameters
+    ----------
+    claim_id : str
+        Id in the ledger.
+    printed : float, sequence of float or Measurement
+        What was measured for the statement as it is printed.
+    corrected : float, sequence of float or Measurement, optional
+        What was measured for its correction.
+
+    Raises
+    ------
+    ValueError
+        If the ledger has no such claim, or the claim has no correction to be measured.
+    """
+    if claim_id not in load():
+        raise ValueError(f"the ledger has no claim {claim_id!r}; ids look like {next(iter(load()))!r}")
+    claim = load()[claim_id]
+    if corrected is not None and claim.corrected_test is None:
+        raise ValueError(f"{claim_id} has no correction in the ledger, but one was measured")
+    return Finding(claim, _as_measurement(printed), _as_measurement(corrected))
+
+
+def _as_measurement(value: object) -> Measurement | None:
+    return value if value is None or isinstance(value, Measurement) else measured(value)
+
+
+def survives(*findings: Finding) -> Survival:
+    """The box *What survives* of a chapter: show it as the last value of a cell.
+
+    Parameters
+    ----------
+    *findings : Finding
+        Made with `assess`, one for each claim.
+    """
+    return Survival(findings)
+
+
+class Survival:
+    """Findings of a chapter, shown as a table; the notebook keeps the numbers in the metadata of the output."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        self.findings = tuple(findings)
+
+    def __repr__(self) -> str:
+        return "\n\n".join(_as_text(finding) for finding in self.findings)
+
+    def _repr_html_(self) -> str:
+        rows = "\n".join(_as_row(finding) for finding in self.findings)
+        head = "".join(f"<th scope='col'>{name}</th>" for name in ("Printed", "Measured here", "Verdict"))
+        return f"<table class='claims'>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
+
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict, dict]:
+        records = [as_record(finding) for finding in self.findings]
+        return {"text/plain": repr(self), "text/html": self._repr_html_()}, {METADATA_KEY: records}
+
+
+def _as_text(finding: Finding) -> str:
+    claim = finding.claim
+    lines = [f"{claim.place}: {claim.statement}", f"printed   {claim.printed}"]
+    if finding.printed:
+        lines.append(f"measured  {claim.measures}: {finding.printed}; holds if {claim.criterion}")
+    if finding.corrected:
+        lines.append(f"instead   {claim.correction}: {finding.corrected}; holds if {_words(claim.corrected_test)}")
+    lines.append(f"verdict   {finding.verdict}")
+    wrap = textwrap.TextWrapper(WIDTH, subsequent_indent=" " * 12, initial_indent="  ")
+    first = textwrap.fill(lines[0], WIDTH)
+    return "\n".join([first, *map(wrap.fill, lines[1:])])
+
+
+def _as_row(finding: Finding) -> str:
+    claim, escape = finding.claim, html.escape
+    what = f"<b>{escape(claim.place)}.</b> {escape(claim.statement)}<br><i>{escape(claim.printed)}</i>"
+    seen = [f"{escape(claim.measures)}: <b>{finding.printed}</b>; holds if {escape(claim.criterion)}"]
+    if finding.corrected:
+        test = escape(_words(claim.corrected_test))
+        seen.append(f"<i>Instead:</i> {escape(claim.correction)}: <b>{finding.corrected}</b>; holds if {test}")
+    cells = (what, "<br>".join(seen), badge(finding.verdict))
+    return f"<tr id='{anchor(claim.id)}'>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def badge(verdict: str) -> str:
+    """A verdict as HTML."""
+    return f"<span class='verdict verdict-{VERDICTS.index(verdict)}'>{verdict}</span>"
+
+
+def anchor(claim_id: str) -> str:
+    """The fragment under which a chapter's page shows a claim."""
+    return f"claim-{claim_id}"
+
+
+def as_record(finding: Finding) -> dict:
+    """A finding as plain data, as a notebook keeps it."""
+    parts = {name: asdict(part) for name in ("printed", "corrected") if (part := getattr(finding, name))}
+    return {"id": finding.claim.id, "verdict": finding.verdict, **parts}
+
+
+def from_record(record: Mapping[str, object]) -> Finding:
+    """A finding from what a notebook keeps; the verdict is computed anew."""
+    parts = {
+        name: Measurement(**{key: tuple(values) for key, values in record[name].items()})
+        for name in ("printed", "corrected")
+        if name in record
+    }
+    return Finding(load()[str(record["id"])], **parts)
+
+
+def records(nb: NotebookNode) -> list[dict]:
+    """What the outputs of a notebook keep about claims, in order."""
+    outputs = [output for cell in nb.cells for output in cell.get("outputs", [])]
+    return [record for output in outputs for record in output.get("metadata", {}).get(METADATA_KEY, [])]
+
+
+def check(nb: NotebookNode, chapter: str) -> list[str]:
+    """What is wrong with the claims of a chapter's notebook, one sentence each.
+
+    Parameters
+    ----------
+    nb : NotebookNode
+        The notebook with outputs.
+    chapter : str
+        File name of the chapter, without extension.
+
+    Returns
+    -------
+    list of str
+        Claims of another chapter, missing and repeated ones, and verdicts that do not follow from the numbers.
+    """
+    found = records(nb)
+    ids = [record["id"] for record in found]
+    expected = [claim.id for claim in load().values() if claim.chapter == chapter and not claim.needs]
+    problems = [f"{name} is not in the ledger" for name in ids if name not in load()]
+    problems += [f"{name} is measured twice" for name in sorted(set(ids)) if ids.count(name) > 1]
+    problems += [f"{name} belongs to this chapter but is not measured" for name in expected if name not in ids]
+    for record in found:
+        if record["id"] not in load():
+            continue
+        finding = from_record(record)
+        if finding.claim.chapter != chapter:
+            problems.append(f"{record['id']} belongs to the chapter {finding.claim.chapter!r}")
+        if finding.verdict != record["verdict"]:
+            problems.append(f"{record['id']}: {finding.verdict!r} follows from the numbers, not {record['verdict']!r}")
+    return problems
+
+
+def ledger(notebooks: Iterable[NotebookNode]) -> list[Finding]:
+    """Every claim of the ledger in its order, with what the given notebooks measured."""
+    found = {record["id"]: from_record(record) for nb in notebooks for record in records(nb)}
+    return [found.get(claim.id, Finding(claim)) for claim in load().values()]
