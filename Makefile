@@ -21,7 +21,7 @@ PAGES := _config.yml _toc.yml pyproject.toml $(shell find book -type f -not -pat
 PACKAGE := build/package.sha256
 SITE := _build/html/index.html
 
-.PHONY: help book site test notebooks import repoint bench serve clean wheel test-package test-notebooks FORCE
+.PHONY: help book site test notebooks import repoint bench serve clean wheel test-package test-notebooks test-colab FORCE
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -60,7 +60,7 @@ _build/.site-book: CHAPTERS = _build/executed-$(BOOK_MODE)
 _build/.site-book: $(EXECUTED)
 _build/.site-committed: CHAPTERS = book
 _build/.site-committed: $(NOTEBOOKS)
-_build/.site-book _build/.site-committed: $(PAGES) $(INSTALLED)
+_build/.site-book _build/.site-committed: $(PAGES) $(PACKAGE) $(INSTALLED)
 	@rm -rf _build/.site-* _build/book-src _build/html _build/.doctrees
 	@mkdir -p _build/book-src
 	@tar -cf - --exclude='*.ipynb' --exclude='book/src' _config.yml _toc.yml pyproject.toml book \
@@ -114,16 +114,33 @@ build/.wheel: $(PACKAGE) $(INSTALLED)
 wheel: build/.wheel ## build the package as one file that pip installs anywhere
 	@ls $(CURDIR)/build/wheel/*.whl
 
+NOTEBOOK_ENVIRONMENT := COMPANION_CHECKOUT="$(CURDIR)" PYTHONHASHSEED=0 BOOK_MODE=light HF_HUB_OFFLINE=1 \
+  HF_HUB_DISABLE_PROGRESS_BARS=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
+NBVAL := --nbval-lax --nbval-current-env --nbval-sanitize-with nbval_sanitize.cfg --nbval-cell-timeout 300 \
+  -n 2 --dist loadscope
+
 # The notebooks run in an empty folder and import the wheel; two kernels at a time, one thread each.
 test-notebooks: build/.wheel ## the second half of make test
 	@test -n "$(wildcard $(NOTEBOOKS))" || { echo "there are no notebooks in book/: run 'make notebooks'" >&2; exit 1; }
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	cp $(NOTEBOOKS) tests/installed/test_*.py tests/installed/nbval_sanitize.cfg "$$folder"; \
-	cd "$$folder"; \
-	env PYTHONPATH="$(CURDIR)/build/wheel-site" COMPANION_CHECKOUT="$(CURDIR)" PYTHONHASHSEED=0 BOOK_MODE=light \
-	  HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1 \
-	  "$(CURDIR)/$(PY)" -m pytest . --rootdir . -p no:cacheprovider --nbval-lax --nbval-current-env \
-	  --nbval-sanitize-with nbval_sanitize.cfg --nbval-cell-timeout 300 -n 2 --dist loadscope
+	cd "$$folder"; export $(NOTEBOOK_ENVIRONMENT) PYTHONPATH="$(CURDIR)/build/wheel-site"; \
+	"$(CURDIR)/$(PY)" -m pytest . --rootdir . -p no:cacheprovider $(NBVAL)
+
+# Colab's versions in an environment of their own; the package gets there as it does on Colab, by the first cell.
+.venv-colab/.installed: tests/colab/requirements.txt
+	$(PYTHON) -m venv .venv-colab
+	rm -f $@
+	.venv-colab/bin/python -m pip install --quiet -r $<
+	touch $@
+
+test-colab: build/.wheel .venv-colab/.installed ## run first cells and notebooks with the versions that Colab has
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	cp $(NOTEBOOKS) tests/colab/test_*.py tests/installed/nbval_sanitize.cfg "$$folder"; \
+	cd "$$folder"; export $(NOTEBOOK_ENVIRONMENT) COMPANION_PYTHON="$(CURDIR)/$(PY)"; \
+	pytest="$(CURDIR)/.venv-colab/bin/python -m pytest --rootdir . -p no:cacheprovider"; \
+	$$pytest -q test_first_cell.py; \
+	$$pytest $(NBVAL) ./*.ipynb
 
 bench: $(INSTALLED) ## measure the speed of the package
 	$(PY) tests/bench/bench.py

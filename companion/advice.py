@@ -22,6 +22,7 @@ class Assessment:
     n_modes : int
         Singular values above the floor, over all matrices.
     n_examples : int
+        Examples in the gradients.
     level : float
         Chance that a matrix of pure noise counts as above.
     p_value : float
@@ -79,6 +80,25 @@ def assess(spectra: Mapping[str, Spectrum]) -> Assessment:
     Returns
     -------
     Assessment
+
+    Raises
+    ------
+    ValueError
+        No spectrum, or one without flips.
+
+    Examples
+    --------
+    Two matrices whose first singular value is ten times the floor, and one that is noise:
+
+    >>> from companion.gradients import GradientSpectrum
+    >>> floors = 1 + 0.01 * np.arange(9)
+    >>> def spectrum(first):
+    ...     values = np.array([first, 0.5])
+    ...     return GradientSpectrum(values, floors, (2, 2), 512, floors**2)
+    >>> strengths = {"query": 10.0, "key": 10.0, "value": 1.0}
+    >>> assessment = assess({n: spectrum(s) for n, s in strengths.items()})
+    >>> assessment.n_above, assessment.n_modes, assessment.resolved
+    (2, 2, True)
     """
     every = list(spectra.values())
     if not every:
@@ -103,7 +123,7 @@ def joint_p_value(spectra: Iterable[Spectrum]) -> float:
 
     Alarms of single matrices come in clusters: the matrices share the examples and the signs, so an unlucky draw of flips
     lowers every floor at once. Here each flip is a draw of the whole set: the statistic is the upper quartile over the
-    matrices of log(s_1 / its median over data and flips) (signal need not be in all of them, one odd matrix does not
+    matrices of ``log(s_1 / its median over data and flips)`` (signal need not be in all of them, one odd matrix does not
     count), its scatter over the flips is the noise, and the tail is Student's with flips - 1 degrees of freedom. This is
     an approximation (a rank among the flips could not go below 1 / (flips + 1)), and somewhat too ready to find signal:
     with 9 flips and independent matrices, p < .01 came up in .02 of noise draws.
@@ -111,11 +131,17 @@ def joint_p_value(spectra: Iterable[Spectrum]) -> float:
     Parameters
     ----------
     spectra : iterable of GradientSpectrum
+        Of one model on one set of examples, with at least one flip.
 
     Returns
     -------
     float
         One-sided; 1 where there is no gradient, NaN with a single flip.
+
+    Raises
+    ------
+    ValueError
+        A spectrum without flips.
     """
     spectra = [s for s in spectra if s.noise_floor > 0 and s.singular_values[0] > 0]
     if not spectra:
@@ -131,13 +157,13 @@ def joint_p_value(spectra: Iterable[Spectrum]) -> float:
 def examples_needed(spectra: Iterable[Spectrum]) -> tuple[float, float]:
     """Examples from which on a first mode would stand clear in the median matrix, and the lower end of its error range.
 
-    With G the mean gradient of n examples and F_j its flips, |G|² - mean_j |F_j|² (squared Frobenius norms) estimates the
-    energy of the expected gradient without bias; u is that energy in units of the squared floor, median over the matrices.
-    The floor falls like 1/sqrt(n), so a mode that holds all of the energy passes it from about n / u examples on. An order
-    of magnitude: noise lifts a mode over the floor before that (for even noise in a square matrix up to 4 times earlier, the
+    With ``G`` the mean gradient of n examples and ``F_j`` its flips, ``|G|² - mean_j |F_j|²`` (squared Frobenius norms)
+    estimates the energy of the expected gradient without bias; u is that energy in units of the squared floor, median over
+    the matrices. The floor falls like ``1/sqrt(n)``, so a mode that holds all of the energy passes it from about ``n / u``
+    examples on. An order of magnitude: noise lifts a mode over the floor before that (for even noise in a square matrix up to 4 times earlier, the
     spike transition), and energy spread over several modes passes later. Each flip in the place of G gives a draw of u
     without signal, with all the dependence between matrices (they share the signs); their standard deviation e gives the
-    lower end, n / (u + 2 e).
+    lower end, ``n / (u + 2 e)``.
 
     Parameters
     ----------

@@ -22,7 +22,29 @@ __all__ = ["adapter_parameters", "evaluate", "finetune", "head_of", "warm_up_hea
 
 
 def head_of(model: nn.Module) -> nn.Linear:
-    """The last linear layer of the model's classification head (`classifier` or `score`)."""
+    """The last linear layer of the model's classification head.
+
+    Parameters
+    ----------
+    model : nn.Module
+        With a submodule `classifier` or `score`.
+
+    Returns
+    -------
+    nn.Linear
+
+    Raises
+    ------
+    ValueError
+        No linear layer there.
+
+    Examples
+    --------
+    >>> model = nn.Module()
+    >>> model.classifier = nn.Sequential(nn.Tanh(), nn.Linear(8, 2))
+    >>> head_of(model)
+    Linear(in_features=8, out_features=2, bias=True)
+    """
     for name in ("classifier", "score"):
         layers = [m for m in getattr(model, name, nn.Identity()).modules() if isinstance(m, nn.Linear)]
         if layers:
@@ -136,14 +158,18 @@ def finetune(
         A transformers or PEFT model; trained in place and left in eval mode.
     dataloader : DataLoader
         From `companion.data.make_dataloader`, with its seed: batches are taken as it gives them.
-    epochs, learning_rate, seed
-        `seed` sets dropout; the global random states are put back afterwards.
+    epochs : int
+        Passes over the examples.
+    learning_rate : float
+        The largest, at the end of the warm-up.
+    seed : int
+        Sets dropout; the global random states are put back afterwards.
     progress : bool
         Show a progress bar.
 
     Returns
     -------
-    dict
+    dict of str to float
         ``steps``, ``seconds`` and ``train_loss`` (mean over the steps).
     """
     with tempfile.TemporaryDirectory() as folder, _random_states_kept():
@@ -201,7 +227,7 @@ def evaluate(model: nn.Module, dataloader: "DataLoader") -> dict[str, float]:
 
     Returns
     -------
-    dict
+    dict of str to float
         ``loss`` and ``accuracy`` or ``spearman``.
     """
     training, device = model.training, next(model.parameters()).device
@@ -220,5 +246,23 @@ def evaluate(model: nn.Module, dataloader: "DataLoader") -> dict[str, float]:
 
 
 def adapter_parameters(model: nn.Module) -> int:
-    """Number of trainable LoRA parameters, the head excluded."""
+    """Number of trainable LoRA parameters, the head excluded.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A PEFT model.
+
+    Returns
+    -------
+    int
+        A rank r on an (out, in) matrix counts r (out + in).
+
+    Examples
+    --------
+    >>> from peft import LoraConfig, get_peft_model
+    >>> config = LoraConfig(r=2, target_modules=["0"])
+    >>> adapter_parameters(get_peft_model(nn.Sequential(nn.Linear(6, 4)), config))
+    20
+    """
     return sum(p.numel() for name, p in model.named_parameters() if p.requires_grad and "lora_" in name)

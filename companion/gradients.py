@@ -1,7 +1,7 @@
 """Gradient spectra with a noise floor, from one backward pass over frozen weights.
 
-For a linear layer y = W x the gradient of a mean loss is G = sum_i dY_i' X_i / n, with X_i (tokens x in) what example i
-sends into the layer and dY_i (tokens x out) the gradient at its output. Hooks collect both, so nothing is stored on any
+For a linear layer ``y = W x`` the gradient of a mean loss is ``G = sum_i dY_i' X_i / n``, with ``X_i`` (tokens x in) what
+example i sends into the layer and ``dY_i`` (tokens x out) the gradient at its output. Hooks collect both, so nothing is stored on any
 weight. Multiplying whole examples by balanced signs and averaging again cancels what the examples share and keeps what
 they do not: the largest singular value of such a flipped mean is a noise floor for the spectrum of G.
 """
@@ -36,6 +36,7 @@ class MeanGradient:
     flipped : Tensor, shape (flips, out, in)
         The same average with balanced signs: weights sum to zero, mean square one, so that noise keeps its size.
     n_examples : int
+        Examples in the mean.
     """
 
     mean: Tensor
@@ -56,6 +57,7 @@ class GradientSpectrum:
     shape : (int, int)
         (out, in) of the weight.
     n_examples : int
+        Examples in the mean gradient.
     flip_energies : ndarray, shape (flips,), optional
         Squared Frobenius norm of each sign-flipped mean: what noise alone adds to ``sum(singular_values**2)``.
     """
@@ -68,7 +70,13 @@ class GradientSpectrum:
 
     @property
     def noise_floor(self) -> float:
-        """Largest of the flipped floors; without signal a singular value exceeds it with probability `level`."""
+        """Largest of the flipped floors; without signal a singular value exceeds it with probability `level`.
+
+        Raises
+        ------
+        ValueError
+            The spectrum was made with ``flips=0``.
+        """
         if len(self.floors) == 0:
             raise ValueError("noise_floor: this spectrum was made with flips=0; make it again with flips >= 1")
         return float(np.max(self.floors))
@@ -131,9 +139,19 @@ def mean_gradients(
     Notes
     -----
     Cost: one forward and one backward pass to the activations, plus ``flips + 1`` accumulators of each matrix's size.
-    If the loss of an example has gradient g_i, the mean is sum w_i g_i / sum w_i and a flipped one
-    sum w_i e_i g_i / sum w_i with e_i = (s_i - m) / sqrt(1 - m²), s_i = ±1, m the weighted mean of s: exactly balanced
-    for any number of examples, split into any batches.
+    If the loss of an example has gradient ``g_i``, the mean is ``sum w_i g_i / sum w_i`` and a flipped one
+    ``sum w_i e_i g_i / sum w_i`` with ``e_i = (s_i - m) / sqrt(1 - m²)``, ``s_i = ±1``, m the weighted mean of s: exactly
+    balanced for any number of examples, split into any batches. P2 Algorithm 1, lines 1-3, has the mean; the flips are
+    this book's.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Linear(6, 4))
+    >>> batches = [torch.ones(8, 6), torch.zeros(4, 6)]
+    >>> loss = lambda model, batch: model(batch).square().mean()
+    >>> found = mean_gradients(model, batches, ["0"], loss)["0"]
+    >>> tuple(found.mean.shape), tuple(found.flipped.shape), found.n_examples
+    ((4, 6), (9, 4, 6), 12)
     """
     check_flips(flips)
     targets = linear_targets(model, target_modules)
@@ -159,19 +177,54 @@ def gradient_spectra(
 ) -> dict[str, GradientSpectrum]:
     """Singular values of every target's mean gradient (P2 Algorithm 1, lines 1-4) with their noise floors.
 
-    Parameters and errors as for `mean_gradients`.
+    Parameters
+    ----------
+    model, dataloader, target_modules, loss_fn, flips, rng
+        As for `mean_gradients`.
 
     Returns
     -------
     dict of str to GradientSpectrum
         By full module name. Decompositions in float64.
+
+    Raises
+    ------
+    ValueError
+        As for `mean_gradients`.
+    TypeError
+        As for `mean_gradients`.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Linear(6, 4))
+    >>> batches = [torch.ones(8, 6), torch.zeros(4, 6)]
+    >>> loss = lambda model, batch: model(batch).square().mean()
+    >>> found = gradient_spectra(model, batches, ["0"], loss)["0"]
+    >>> found.singular_values.shape, len(found.floors), found.level
+    ((4,), 9, 0.1)
     """
     gradients = mean_gradients(model, dataloader, target_modules, loss_fn, flips, rng)
     return {name: spectrum_of(gradient) for name, gradient in gradients.items()}
 
 
 def spectrum_of(gradient: MeanGradient) -> GradientSpectrum:
-    """Singular values of one mean gradient and of its flips, decomposed in float64."""
+    """Singular values of one mean gradient and of its flips, decomposed in float64.
+
+    Parameters
+    ----------
+    gradient : MeanGradient
+
+    Returns
+    -------
+    GradientSpectrum
+
+    Examples
+    --------
+    >>> mean, flipped = 2 * torch.eye(3), torch.ones(1, 3, 3)
+    >>> spectrum = spectrum_of(MeanGradient(mean, flipped, n_examples=8))
+    >>> spectrum.singular_values, round(spectrum.noise_floor, 4)
+    (array([2., 2., 2.]), 3.0)
+    """
     values = torch.linalg.svdvals(gradient.mean.double())
     # one flip at a time: k matrices in float64 at once would need k times the memory
     norms = np.array([_norms(matrix.double()) for matrix in gradient.flipped]).reshape(-1, 2)

@@ -50,8 +50,10 @@ class MarchenkoPastur:
 
     Raises
     ------
-    TypeError, ValueError
-        If an argument is not a real number, or not finite and positive, or if the upper edge overflows.
+    TypeError
+        An argument is not a real number.
+    ValueError
+        An argument is not finite and positive, or the upper edge overflows.
 
     Examples
     --------
@@ -86,18 +88,38 @@ class MarchenkoPastur:
 
     @property
     def mean(self) -> float:
-        """First moment, atom included: ``variance``."""
+        """First moment, atom included; equal to ``variance``."""
         return self.variance
 
     @property
     def var(self) -> float:
-        """Second central moment, atom included: ``ratio * variance**2``."""
+        """Second central moment, atom included; equal to ``ratio * variance**2``."""
         return self.ratio * self.variance * self.variance
 
     def pdf(self, x: ArrayLike) -> float | np.ndarray:
-        """Density of the continuous part, of mass ``1 - atom``; same shape as ``x`` (NaN is refused, inf allowed).
+        """Density of the continuous part, of mass ``1 - atom``.
 
-        Zero outside the support and at its ends, except ``inf`` at ``x = 0`` when ``ratio`` is 1.
+        Parameters
+        ----------
+        x : array_like, any shape
+            Eigenvalues; infinities are allowed.
+
+        Returns
+        -------
+        float or ndarray, shape of `x`
+            Zero outside the support and at its ends, except ``inf`` at ``x = 0`` when ``ratio`` is 1.
+
+        Raises
+        ------
+        TypeError
+            `x` does not hold real numbers.
+        ValueError
+            `x` holds NaN.
+
+        Examples
+        --------
+        >>> round(MarchenkoPastur(ratio=0.25).pdf(1.0), 4)
+        0.6164
         """
         x = reals("x", x, infinite=True)
         a, b = self.support
@@ -108,9 +130,31 @@ class MarchenkoPastur:
         return _like(np.where((x == 0) & (self.ratio == 1), np.inf, np.where(inside, out, 0.0)))
 
     def cdf(self, x: ArrayLike) -> float | np.ndarray:
-        """P(eigenvalue <= x), atom included, right-continuous; same shape as ``x`` (NaN is refused, inf allowed).
+        """Distribution function: the probability of an eigenvalue ``<= x``, atom included.
 
         Closed form; absolute error about ``1e-16 (1 + 1/sqrt(ratio))``, the rounding of ``x`` itself.
+
+        Parameters
+        ----------
+        x : array_like, any shape
+            Eigenvalues; infinities are allowed.
+
+        Returns
+        -------
+        float or ndarray, shape of `x`
+            Continuous from the right.
+
+        Raises
+        ------
+        TypeError
+            `x` does not hold real numbers.
+        ValueError
+            `x` holds NaN.
+
+        Examples
+        --------
+        >>> MarchenkoPastur(ratio=0.25).cdf([0.25, 1.0, 2.25]).round(4)
+        array([0.    , 0.5534, 1.    ])
         """
         x = reals("x", x, infinite=True)
         a, b = self.support
@@ -120,9 +164,29 @@ class MarchenkoPastur:
         return _like(np.where(x >= b, 1.0, np.where(x < 0, 0.0, np.minimum(out, 1.0))))
 
     def ppf(self, q: ArrayLike) -> float | np.ndarray:
-        """Smallest ``x`` with ``cdf(x) >= q``, for ``q`` in [0, 1]; at ``q = 0`` the lowest point that has mass.
+        """Quantile: the smallest ``x`` with ``cdf(x) >= q``; at ``q = 0`` the lowest point that has mass.
 
-        Exact at the ends: ``q <= atom`` gives 0 when ``ratio > 1``, 0 and 1 give the edges of the support otherwise.
+        Parameters
+        ----------
+        q : array_like, any shape
+            Probabilities in [0, 1].
+
+        Returns
+        -------
+        float or ndarray, shape of `q`
+            Exact at the ends: ``q <= atom`` gives 0 when ``ratio > 1``, 0 and 1 give the edges of the support otherwise.
+
+        Raises
+        ------
+        TypeError
+            `q` does not hold real numbers.
+        ValueError
+            `q` holds NaN or a number outside [0, 1].
+
+        Examples
+        --------
+        >>> round(MarchenkoPastur(ratio=0.25).ppf(0.5), 4)
+        0.916
         """
         q = reals("q", q)
         if np.any((q < 0) | (q > 1)):
@@ -134,9 +198,28 @@ class MarchenkoPastur:
         return _like(np.where(q == 1, b, np.where(q > self.atom, out, a if self.ratio <= 1 else 0.0)))
 
     def rvs(self, size: int | tuple[int, ...], rng: np.random.Generator | int) -> float | np.ndarray:
-        """Independent draws of shape ``size``, atom included (the eigenvalues of *one* matrix are not independent).
+        """Independent draws, atom included (the eigenvalues of *one* matrix are not independent).
 
-        ``rng`` is a generator or the seed of a new one. ``None`` is refused: what cannot be redrawn is no evidence.
+        Parameters
+        ----------
+        size : int or tuple of int
+            Shape of the result.
+        rng : numpy Generator or int
+            A generator, or the seed of a new one. ``None`` is refused: what cannot be redrawn is no evidence.
+
+        Returns
+        -------
+        ndarray, shape `size`
+
+        Raises
+        ------
+        TypeError
+            `rng` is neither a generator nor an integer.
+
+        Examples
+        --------
+        >>> MarchenkoPastur(ratio=0.25).rvs(3, rng=0).round(4)
+        array([1.1429, 0.601 , 0.3243])
         """
         if isinstance(rng, bool) or not isinstance(rng, (np.random.Generator, Integral)):
             raise TypeError(f"rng must be a numpy.random.Generator or an integer seed, got {rng!r}")
@@ -164,6 +247,30 @@ def noise_edge(shape: Shape, noise: float) -> float:
 
     Almost-sure limit of the largest singular value of an ``(m, n)`` matrix of independent entries with standard
     deviation ``noise`` and a finite fourth moment (Yin, Bai and Krishnaiah 1988).
+
+    Parameters
+    ----------
+    shape : tuple of int
+        ``(m, n)`` of the matrix.
+    noise : float
+        Standard deviation of one noise entry, ``>= 0``.
+
+    Returns
+    -------
+    float
+        ``>= 0``, not divided by a root of a dimension.
+
+    Raises
+    ------
+    TypeError
+        `noise` is not a real number.
+    ValueError
+        `noise` is negative or not finite, or `shape` is not a pair of integers ``>= 1``.
+
+    Examples
+    --------
+    >>> round(noise_edge((384, 1536), noise=0.02), 4)
+    1.1758
     """
     m, n = matrix_shape(shape)
     return noise_level(noise) * (sqrt(m) + sqrt(n))
@@ -175,6 +282,33 @@ def edge_fluctuation(shape: Shape, noise: float) -> tuple[float, float]:
     Johnstone (2001) with the symmetric centring of Ma (2012), carried from the eigenvalue to its square root:
     ``centre = noise (sqrt(m - 1/2) + sqrt(n - 1/2))`` and
     ``scale = noise/2 (1/sqrt(m - 1/2) + 1/sqrt(n - 1/2))^(1/3)``. Gaussian noise, from about ten rows on.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        ``(m, n)`` of the matrix.
+    noise : float
+        Standard deviation of one noise entry, ``>= 0``.
+
+    Returns
+    -------
+    (float, float)
+        Centre and scale, in the units of the matrix.
+
+    Raises
+    ------
+    TypeError
+        `noise` is not a real number.
+    ValueError
+        `noise` is negative or not finite, or `shape` is not a pair of integers ``>= 1``.
+
+    Examples
+    --------
+    One noise matrix in a hundred exceeds this:
+
+    >>> centre, scale = edge_fluctuation((384, 1536), noise=0.02)
+    >>> round(centre + 2.02 * scale, 4)
+    1.184
     """
     m, n = matrix_shape(shape)
     p, q = sqrt(m - 0.5), sqrt(n - 0.5)
@@ -186,6 +320,30 @@ def spike_threshold(shape: Shape, noise: float) -> float:
 
     At and below it no singular value of signal plus noise leaves the bulk (Baik, Ben Arous and Peche 2005;
     Benaych-Georges and Nadakuditi 2012).
+
+    Parameters
+    ----------
+    shape : tuple of int
+        ``(m, n)`` of the matrix.
+    noise : float
+        Standard deviation of one noise entry, ``>= 0``.
+
+    Returns
+    -------
+    float
+        For the *true* singular value; the observed one at this strength is the noise edge.
+
+    Raises
+    ------
+    TypeError
+        `noise` is not a real number.
+    ValueError
+        `noise` is negative or not finite, or `shape` is not a pair of integers ``>= 1``.
+
+    Examples
+    --------
+    >>> round(spike_threshold((384, 1536), noise=0.02), 4)
+    0.5543
     """
     m, n = matrix_shape(shape)
     return noise_level(noise) * sqrt(sqrt(m) * sqrt(n))
@@ -208,6 +366,20 @@ def spiked_singular_value(signal: ArrayLike, shape: Shape, noise: float) -> floa
     float or ndarray, shape of ``signal``
         The large-matrix limit (Benaych-Georges and Nadakuditi 2012, sec. 3.1); the noise edge at and below the spike
         threshold; ``signal`` itself when ``noise`` is 0.
+
+    Raises
+    ------
+    TypeError
+        `signal` or `noise` is not real.
+    ValueError
+        `signal` or `noise` is negative or not finite, or `shape` is not a pair of integers ``>= 1``.
+
+    Examples
+    --------
+    The first of these is not visible: it shows the noise edge.
+
+    >>> spiked_singular_value([0.5, 1.0, 2.0], (384, 1536), 0.02).round(3)
+    array([1.176, 1.365, 2.189])
     """
     (m, n), threshold, s = matrix_shape(shape), spike_threshold(shape, noise), nonnegative("signal", signal)
     if noise == 0:
@@ -219,8 +391,35 @@ def spiked_singular_value(signal: ArrayLike, shape: Shape, noise: float) -> floa
 def spiked_overlaps(signal: ArrayLike, shape: Shape, noise: float) -> tuple[float | np.ndarray, float | np.ndarray]:
     """Squared cosines between planted and observed singular vectors: left (length m), right (length n).
 
-    ``(s^4 - m n noise^4) / (s^2 (s^2 + m noise^2))`` on the left, ``n`` for ``m`` in the last bracket on the right;
-    0 at and below the spike threshold. Parameters, limit and source as in :func:`spiked_singular_value`.
+    ``(s^4 - m n noise^4) / (s^2 (s^2 + m noise^2))`` on the left, ``n`` for ``m`` in the last bracket on the right
+    (Benaych-Georges and Nadakuditi 2012, sec. 3.1).
+
+    Parameters
+    ----------
+    signal : array_like, any shape
+        True singular values ``s >= 0`` of a low-rank matrix, in the units of the matrix.
+    shape : tuple of int
+        ``(m, n)`` of the matrix.
+    noise : float
+        Standard deviation of one noise entry, ``>= 0``.
+
+    Returns
+    -------
+    (float, float) or (ndarray, ndarray), each of the shape of ``signal``
+        Left and right, the large-matrix limit; 0 at and below the spike threshold.
+
+    Raises
+    ------
+    TypeError
+        `signal` or `noise` is not real.
+    ValueError
+        `signal` or `noise` is negative or not finite, or `shape` is not a pair of integers ``>= 1``.
+
+    Examples
+    --------
+    >>> left, right = spiked_overlaps([0.5, 1.0, 2.0], (384, 1536), 0.02)
+    >>> left.round(3), right.round(3)
+    (array([0.   , 0.785, 0.957]), array([0.   , 0.561, 0.862]))
     """
     (m, n), threshold, s = matrix_shape(shape), spike_threshold(shape, noise), nonnegative("signal", signal)
     seen, s = s > threshold, np.maximum(s, threshold or 1.0)
@@ -247,6 +446,20 @@ def estimate_noise(singular_values: ArrayLike, shape: Shape) -> float:
     -------
     float
         ``>= 0``; 0 for an all-zero spectrum.
+
+    Raises
+    ------
+    TypeError
+        `singular_values` does not hold real numbers.
+    ValueError
+        `singular_values` is not ``min(m, n)`` finite numbers ``>= 0``, or `shape` is not a pair of integers ``>= 1``.
+
+    Examples
+    --------
+    >>> matrix = 0.1 * np.random.default_rng(0).standard_normal((100, 400))
+    >>> values = np.linalg.svd(matrix, compute_uv=False)
+    >>> round(estimate_noise(values, matrix.shape), 3)
+    0.1
     """
     m, n = matrix_shape(shape)
     s = np.sort(spectrum(singular_values, (m, n)))[::-1]
@@ -279,6 +492,26 @@ def gavish_donoho_threshold(
         Standard deviation of one noise entry. Exactly one of ``noise`` and ``singular_values`` must be given.
     singular_values : array_like, shape (min(m, n),), optional
         All singular values of the matrix, in any order.
+
+    Returns
+    -------
+    float
+        In the units of the matrix; below it singular values are set to zero, above it they are kept as they are.
+
+    Raises
+    ------
+    TypeError
+        `noise` or `singular_values` is not real.
+    ValueError
+        Both or none of `noise` and `singular_values` are given, one of them is negative or not finite, not all singular
+        values are given, or `shape` is not a pair of integers ``>= 1``.
+
+    Examples
+    --------
+    4/sqrt(3) times sqrt(100):
+
+    >>> round(gavish_donoho_threshold((100, 100), noise=1.0), 2)
+    23.09
     """
     m, n = matrix_shape(shape)
     if (noise is None) == (singular_values is None):

@@ -19,7 +19,26 @@ __all__ = ["RULES", "Spectrum", "energy_rank", "floor_rank", "gap_rank", "make_r
 
 
 class Spectrum(Protocol):
-    """What a rule may read: a spectrum, its noise floor and where it came from (`companion.gradients.GradientSpectrum`)."""
+    """What a rule may read: a spectrum, its noise floor and where it came from.
+
+    `companion.gradients.GradientSpectrum` is one; any object with these attributes is.
+
+    Attributes
+    ----------
+    singular_values : ndarray, shape (min(shape),)
+        Of the mean gradient.
+    shape : (int, int)
+        (out, in) of the weight.
+    n_examples : int
+    floors : ndarray, shape (flips,)
+        Largest singular value of each sign-flipped mean.
+    flip_energies : ndarray, shape (flips,), or None
+        Squared Frobenius norm of each sign-flipped mean.
+    noise_floor : float
+        The largest of `floors`.
+    level : float
+        Probability that the first singular value exceeds `noise_floor` where there is no signal.
+    """
 
     singular_values: np.ndarray
     shape: tuple[int, int]
@@ -50,6 +69,16 @@ def gap_rank(singular_values: ArrayLike, max_rank: int | None = None) -> int:
     int
         Ties: the smallest index. Zero spectrum: 0. One non-zero value (no gap to compare): 1.
 
+    Raises
+    ------
+    ValueError
+        `singular_values` is not a non-empty list of finite numbers ``>= 0``, or `max_rank` not an integer ``>= 0``.
+
+    Examples
+    --------
+    >>> gap_rank([5, 4, 1, 0.5])
+    2
+
     Notes
     -----
     For an exponential or power-law spectrum the largest absolute gap is the first one by construction, whatever the data
@@ -78,6 +107,16 @@ def ratio_rank(singular_values: ArrayLike, max_rank: int | None = None) -> int:
         Ties: the smallest index. A value at rounding level (``<= k * eps * s_1``) counts as zero, and a ratio to zero as
         infinite, so that an exactly low-rank matrix gets its rank. Zero spectrum: 0. One non-zero value: 1.
 
+    Raises
+    ------
+    ValueError
+        `singular_values` is not a non-empty list of finite numbers ``>= 0``, or `max_rank` not an integer ``>= 0``.
+
+    Examples
+    --------
+    >>> ratio_rank([5, 4, 1, 0.5])
+    2
+
     Notes
     -----
     A gradient's numerical rank is at most the number of distinct tokens (or examples) behind it, and the ratio there is
@@ -93,7 +132,7 @@ def ratio_rank(singular_values: ArrayLike, max_rank: int | None = None) -> int:
 
 
 def threshold_rank(singular_values: ArrayLike, constant: float, shape: tuple[int, int], n_examples: int) -> int:
-    """Largest r with ``s_r² >= constant * max(shape) / n_examples`` (P2 eq. 7; eq. 6 for a known update).
+    """Largest r with ``s_r² >= constant * max(shape) / n_examples``: equation 7 of P2 (6 for a known update).
 
     Parameters
     ----------
@@ -105,11 +144,24 @@ def threshold_rank(singular_values: ArrayLike, constant: float, shape: tuple[int
     shape : (int, int)
         Shape of the matrix; ``d_max`` of P2 is its larger side.
     n_examples : int, >= 1
+        n of P2's threshold, not a side of the matrix.
 
     Returns
     -------
     int
         Equality counts as above. 0 when nothing reaches the threshold.
+
+    Raises
+    ------
+    ValueError
+        `singular_values` is not a non-empty list of finite numbers ``>= 0``, or another argument is out of range.
+
+    Examples
+    --------
+    The threshold on s² is 2 * 6 / 12 = 1:
+
+    >>> threshold_rank([5, 4, 1, 0.5], constant=2.0, shape=(4, 6), n_examples=12)
+    3
     """
     values = _singular_values(singular_values)
     _positive("constant", constant)
@@ -131,6 +183,16 @@ def energy_rank(singular_values: ArrayLike, fraction: float = 0.9) -> int:
     int
         Never decreases in `fraction`. Zero spectrum: 0. ``fraction=1`` gives the number of values that change the sum in
         double precision.
+
+    Raises
+    ------
+    ValueError
+        `singular_values` is not a non-empty list of finite numbers ``>= 0``, or `fraction` is not in (0, 1].
+
+    Examples
+    --------
+    >>> energy_rank([5, 4, 1, 0.5], fraction=0.9)
+    2
     """
     values = _singular_values(singular_values)
     _positive("fraction", fraction)
@@ -155,6 +217,16 @@ def floor_rank(singular_values: ArrayLike, floor: float) -> int:
     -------
     int
         A value equal to the floor is noise. ``floor=0`` counts the non-zero values.
+
+    Raises
+    ------
+    ValueError
+        `singular_values` is not a non-empty list of finite numbers ``>= 0``, or `floor` is negative or not finite.
+
+    Examples
+    --------
+    >>> floor_rank([5, 4, 1, 0.5], floor=1.0)
+    2
     """
     values = _singular_values(singular_values)
     if not _is_number(floor) or floor < 0:
@@ -169,6 +241,7 @@ RULES: dict[str, Callable[..., int]] = {
     "energy": energy_rank,
     "floor": floor_rank,
 }
+"""The rules by the names that `make_rule` and ``companion ranks --rule`` take."""
 
 # How each named rule is fed from a whole spectrum; `parameter` is what stands after the colon in "name:parameter".
 _FEED: dict[str, Callable[[Spectrum, float | None], int]] = {
@@ -197,6 +270,20 @@ def make_rule(rule: str | Callable[[Spectrum], int]) -> Callable[[Spectrum], int
     -------
     callable
         ``spectrum -> int``; what the rule answers is checked to be an integer between 0 and ``min(spectrum.shape)``.
+
+    Raises
+    ------
+    ValueError
+        No such name, or a parameter that is missing, not a number or out of range. The returned function raises it when a
+        rule answers something else than such an integer.
+
+    Examples
+    --------
+    >>> values = [5, 4, 1, 0.5]
+    >>> spectrum = SimpleNamespace(singular_values=values, shape=(4, 6), noise_floor=1.0)
+    >>> rules = "gap", "energy:0.9", "floor:0.5", lambda s: s.shape[0]
+    >>> [make_rule(rule)(spectrum) for rule in rules]
+    [2, 2, 3, 4]
     """
     if callable(rule):
         return lambda spectrum: _checked_rank(rule(spectrum), spectrum, getattr(rule, "__name__", repr(rule)))

@@ -35,11 +35,24 @@ def spectral_ranks(
         A name of `companion.rank_rules.RULES`, with its parameter after a colon where it has one (``"energy:0.9"``), or
         any callable ``spectrum -> int``.
     max_rank, min_rank : int
-        Ranks are clipped to this range, and to the matrix's own rank.
+        Ranks are clipped to this range, and to the shorter side of the matrix.
 
     Returns
     -------
     dict of str to int
+        By full module name.
+
+    Raises
+    ------
+    ValueError
+        No spectrum, an unknown rule, a rule that answers no rank, or limits that are not integers in order.
+
+    Examples
+    --------
+    >>> values, floors = np.array([5, 4, 1, 0.5]), np.array([0.8, 0.9])
+    >>> spectra = {"query": GradientSpectrum(values, floors, (4, 6), n_examples=64)}
+    >>> spectral_ranks(spectra), spectral_ranks(spectra, "gap", max_rank=1)
+    ({'query': 3}, {'query': 1})
     """
     if not spectra:
         raise ValueError("spectra: got an empty mapping; accepted: at least one matrix")
@@ -64,8 +77,9 @@ def to_lora_config(ranks: Mapping[str, int], base: LoraConfig, scaling: float = 
     base : LoraConfig
         Everything but targets, ranks and alphas is taken from here (task type, dropout, initialisation, …).
     scaling : float
-        Factor s in Delta W = s B A, the same for every rank: alpha = s r, or s sqrt(r) with ``use_rslora``. With
-        `rank_pattern` alone PEFT would scale a module by ``lora_alpha / r``: 16 at r = 1 and 2 at r = 8.
+        Factor s in ``Delta W = s B A``, the same for every rank: ``alpha = s r``, or ``s sqrt(r)`` with ``use_rslora``.
+        With `rank_pattern` alone PEFT would scale a module by ``lora_alpha / r``: with alpha 16, by 16 at r = 1 and by 2
+        at r = 8.
 
     Returns
     -------
@@ -76,7 +90,14 @@ def to_lora_config(ranks: Mapping[str, int], base: LoraConfig, scaling: float = 
     Raises
     ------
     ValueError
-        No rank above 0, a rank that is not an integer >= 0, or `base` restricts layers by number.
+        No rank above 0, a rank that is not an integer >= 0, a scaling that is not positive, or `base` restricts layers by
+        number.
+
+    Examples
+    --------
+    >>> config = to_lora_config({"query": 3, "value": 0}, LoraConfig(), 2.0)
+    >>> config.target_modules, config.rank_pattern, config.alpha_pattern
+    (['query'], {'query': 3}, {'query': 6.0})
     """
     if not (np.isfinite(scaling) and scaling > 0):
         raise ValueError(f"scaling: got {scaling!r}; accepted: a finite number > 0")
@@ -131,17 +152,28 @@ def spectral_lora_config(
     Returns
     -------
     LoraConfig
+        A copy of `base` with `target_modules`, `rank_pattern` and `alpha_pattern`; ready for `peft.get_peft_model`.
 
     Raises
     ------
+    TypeError
+        As in `companion.gradients.mean_gradients`.
     ValueError
-        As in `mean_gradients` and `to_lora_config`. When the rule leaves no module, the message holds the advice of
+        As in `companion.gradients.mean_gradients` and `to_lora_config`. When the rule leaves no module, the message holds the advice of
         `companion.advice.assess`: how many examples the first modes would need, and what to do instead.
 
     Warns
     -----
     UserWarning
         When the spectra as a whole cannot be told from noise: the ranks are then read off noise.
+
+    Examples
+    --------
+    With `model` and `dataloader` from `companion.data`::
+
+        base = LoraConfig(task_type="SEQ_CLS")
+        config = spectral_lora_config(model, dataloader, base, min_rank=1)
+        model = peft.get_peft_model(model, config)
     """
     targets = default_targets(model) if base.target_modules is None else base.target_modules
     spectra = gradient_spectra(model, dataloader, targets, loss_fn, flips, rng)
@@ -156,7 +188,30 @@ def spectral_lora_config(
 
 
 def default_targets(model: nn.Module) -> list[str]:
-    """PEFT's default target modules for the model's type (query and value for BERT); ValueError where it has none."""
+    """PEFT's default target modules for the model's type.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A transformers model: its ``config.model_type`` is looked up.
+
+    Returns
+    -------
+    list of str
+        Name endings, such as query and value for BERT.
+
+    Raises
+    ------
+    ValueError
+        PEFT has none for this type.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> config = SimpleNamespace(model_type="bert")
+    >>> default_targets(SimpleNamespace(config=config))
+    ['query', 'value']
+    """
     kind = getattr(getattr(model, "config", None), "model_type", None)
     if kind not in DEFAULT_TARGETS:
         raise ValueError(f"target_modules: PEFT has no default for model type {kind!r}; name the modules")

@@ -27,6 +27,17 @@ def provenance(frame: pd.DataFrame) -> dict:
     -------
     dict
         ``data``, ``versions``, ``hardware``, ``peak_memory_mib`` (of this process) and ``date`` (UTC).
+
+    Raises
+    ------
+    KeyError
+        `frame` does not say where it came from.
+
+    Examples
+    --------
+    >>> from companion.data import load_task
+    >>> provenance(load_task("qnli-mini"))["data"]["rows"]
+    8192
     """
     import torch
 
@@ -47,6 +58,29 @@ def append_record(path: Path, record: dict) -> None:
     """Append one record as a line, in a single write that is on disk when this returns.
 
     A line that an earlier, killed process left without its end is closed first, so that it damages no other.
+
+    Parameters
+    ----------
+    path : Path
+        JSON-lines file; made with its folder where there is none.
+    record : dict
+        What JSON can hold; nested one level, as `read_records` shows it.
+
+    Raises
+    ------
+    TypeError
+        `record` holds something that JSON cannot.
+    ValueError
+        `record` holds NaN or infinity.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "runs.jsonl"
+    ...     append_record(path, {"config": {"seed": 0}, "metrics": {"loss": 0.5}})
+    ...     print(read_records(path).to_dict("records"))
+    [{'config.seed': 0, 'metrics.loss': 0.5}]
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     torn = path.exists() and path.stat().st_size > 0 and path.read_bytes()[-1:] != b"\n"
@@ -69,7 +103,7 @@ def read_records(source: str | Path) -> pd.DataFrame:
 
     Returns
     -------
-    pandas.DataFrame
+    pandas.DataFrame, shape (runs, columns)
 
     Raises
     ------
@@ -77,6 +111,11 @@ def read_records(source: str | Path) -> pd.DataFrame:
         No such study or file.
     ValueError
         A line is not a record; the message names it.
+
+    Examples
+    --------
+    >>> sorted(read_records("gradient-growth")["config.task"].unique())[:1]
+    ['qnli-mini']
     """
     path = source if isinstance(source, Path) else resources.files("companion") / "records" / f"{source}.jsonl"
     if not path.is_file():

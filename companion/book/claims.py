@@ -99,6 +99,7 @@ class Measurement:
     high: tuple[float, ...]
 
     def __str__(self) -> str:
+        """The values as a reader sees them: four digits, intervals in brackets."""
         return ", ".join(map(_range, self.values, self.low, self.high))
 
     @property
@@ -155,10 +156,15 @@ def _round(number: float) -> float:
     return float(f"{float(number):.{DIGITS}g}")
 
 
+def _number(value: float) -> str:
+    """Four digits, without an exponent where that is readable."""
+    return f"{value:.{DIGITS}g}" if value and not 1e-4 <= abs(value) < 1e6 else f"{value:.10f}".rstrip("0").rstrip(".")
+
+
 def _range(value: float, low: float, high: float) -> str:
     if low == high == value:
-        return f"{value:.{DIGITS}g}"
-    return f"{value:.{DIGITS}g} [{low:.{DIGITS}g}, {high:.{DIGITS}g}]"
+        return _number(value)
+    return f"{_number(value)} [{_number(low)}, {_number(high)}]"
 
 
 def measured(values: float | Sequence[float], error: float | Sequence[float] | None = None) -> Measurement:
@@ -278,7 +284,7 @@ class Survival:
 
     def _repr_html_(self) -> str:
         rows = "\n".join(_as_row(finding) for finding in self.findings)
-        head = "".join(f"<th scope='col'>{name}</th>" for name in ("Printed", "Measured here", "Verdict"))
+        head = "".join(f"<th scope='col'>{name}</th>" for name in ("Claim", "Measured", "Verdict"))
         return f"<table class='claims'>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict, dict]:
@@ -288,31 +294,31 @@ class Survival:
 
 def _as_text(finding: Finding) -> str:
     claim = finding.claim
-    lines = [f"{claim.place}: {claim.statement}", f"printed   {claim.printed}"]
-    if finding.printed:
-        lines.append(f"measured  {claim.measures}: {finding.printed}; holds if {claim.criterion}")
-    if finding.corrected:
-        lines.append(f"instead   {claim.correction}: {finding.corrected}; holds if {_words(claim.corrected_test)}")
-    lines.append(f"verdict   {finding.verdict}")
-    wrap = textwrap.TextWrapper(WIDTH, subsequent_indent=" " * 12, initial_indent="  ")
-    first = textwrap.fill(lines[0], WIDTH)
-    return "\n".join([first, *map(wrap.fill, lines[1:])])
+    wrap = textwrap.TextWrapper(WIDTH, initial_indent="  ", subsequent_indent="    ")
+    lines = [f"Printed: {claim.printed}", *account(finding), f"Verdict: {finding.verdict}"]
+    return "\n".join([textwrap.fill(f"{claim.place}. {claim.statement}", WIDTH), *map(wrap.fill, lines)])
+
+
+def account(finding: Finding) -> list[str]:
+    """What is measured, what came out and what it must be for the claim to hold, one sentence for each test."""
+    claim = finding.claim
+    lines = [f"{claim.measures}: {finding.printed or 'not measured yet'}; holds if {claim.criterion}"]
+    if claim.correction:
+        seen = finding.corrected or "not measured yet"
+        lines.append(f"Instead, {claim.correction}: {seen}; holds if {_words(claim.corrected_test)}")
+    if finding.printed is None and claim.needs:
+        lines.append(f"It would take {claim.needs}.")
+    return [line[0].upper() + line[1:] for line in lines]
 
 
 def _as_row(finding: Finding) -> str:
     claim, escape = finding.claim, html.escape
-    what = f"<b>{escape(claim.place)}.</b> {escape(claim.statement)}<br><i>{escape(claim.printed)}</i>"
-    seen = [f"{escape(claim.measures)}: <b>{finding.printed}</b>; holds if {escape(claim.criterion)}"]
-    if finding.corrected:
-        test = escape(_words(claim.corrected_test))
-        seen.append(f"<i>Instead:</i> {escape(claim.correction)}: <b>{finding.corrected}</b>; holds if {test}")
-    cells = (what, "<br>".join(seen), badge(finding.verdict))
-    return f"<tr id='{anchor(claim.id)}'>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-
-
-def badge(verdict: str) -> str:
-    """A verdict as HTML."""
-    return f"<span class='verdict verdict-{VERDICTS.index(verdict)}'>{verdict}</span>"
+    what = f"<p><b>{escape(claim.place)}.</b> {escape(claim.statement)}</p>"
+    what += f"\n<p><i>Printed:</i> {escape(claim.printed)}</p>"
+    seen = "\n".join(f"<p>{escape(line)}</p>" for line in account(finding))
+    badge = f"<span class='verdict verdict-{VERDICTS.index(finding.verdict)}'>{finding.verdict}</span>"
+    cells = "\n".join(f"<td>{cell}</td>" for cell in (what, seen, badge))
+    return f"<tr id='{anchor(claim.id)}'>\n{cells}\n</tr>"
 
 
 def anchor(claim_id: str) -> str:

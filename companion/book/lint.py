@@ -44,7 +44,8 @@ def lint(nb: NotebookNode, version: str = __version__, reference: bool = False) 
     """
     nb = v4.new_notebook(metadata=nb.metadata, cells=authored_cells(nb))
     checks = [
-        cell_lengths, markdown_share, figures, randomness, installs, directives, glued_values, solutions, verdicts, digits,
+        cell_lengths, markdown_share, figures, randomness, installs, directives, glued_values, solutions, verdicts,
+        digits,
     ]  # fmt: skip
     if not reference:
         checks += [compared_cells, exercises, sections]

@@ -42,6 +42,12 @@ def load_task(name: str, split: str = "train") -> pd.DataFrame:
         If the file can be had from none of these places.
     DataIntegrityError
         If a file was found but is damaged, altered or of another layout.
+
+    Examples
+    --------
+    >>> frame = load_task("qnli-mini", "validation")
+    >>> list(frame.columns[:3]), len(frame), frame.attrs["source"]
+    (['question', 'sentence', 'label'], 1000, 'bundled')
     """
     task = _known_task(name)
     spec = _known_split(task, split)
@@ -89,6 +95,11 @@ def sample(frame: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
     ------
     ValueError
         If `n` is not between 1 and the number of rows.
+
+    Examples
+    --------
+    >>> sample(load_task("qnli-mini"), n=64, seed=0).shape
+    (64, 3)
     """
     if not 1 <= n <= len(frame):
         raise ValueError(f"n is {n}; it must be between 1 and the {len(frame)} rows of the frame")

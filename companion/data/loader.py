@@ -143,6 +143,14 @@ def make_dataloader(
     ValueError
         If the frame is empty, lacks `label` or has not one or two text columns, the tokenizer has no padding token,
         or `batch_size` or `max_length` is not positive.
+
+    Examples
+    --------
+    >>> from companion.data import load_task, load_tokenizer
+    >>> frame = load_task("qnli-mini", "validation")[:40]
+    >>> batches = make_dataloader(frame, load_tokenizer("minilm"))
+    >>> [len(batch["labels"]) for batch in batches]
+    [32, 8]
     """
     import torch
     from torch.utils.data import DataLoader

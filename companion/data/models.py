@@ -28,8 +28,15 @@ def load_tokenizer(name: str | os.PathLike) -> "PreTrainedTokenizerBase":
 
     Raises
     ------
-    ValueError, DataUnavailableError
+    ValueError
         As for `load_model`.
+    DataUnavailableError
+        As for `load_model`.
+
+    Examples
+    --------
+    >>> load_tokenizer("minilm")("A rank.")["input_ids"]
+    [101, 1037, 4635, 1012, 102]
     """
     from transformers import AutoTokenizer
 
@@ -47,7 +54,7 @@ def load_model(name: str | os.PathLike, n_labels: int = 2, seed: int = 0) -> "Pr
     Parameters
     ----------
     name : str or path
-        ``"minilm"`` (the installed all-MiniLM-L6-v2, 22.7M parameters), a folder with config.json and *.safetensors,
+        ``"minilm"`` (the installed all-MiniLM-L6-v2, 22.7M parameters), a folder with ``config.json`` and ``*.safetensors``,
         or a hub name: ``"owner/name"``, ``"owner/name@revision"``, or a bare name such as ``"bert-base-uncased"``.
     n_labels : int
         Number of classes; 1 means regression (mean squared error).
@@ -68,6 +75,11 @@ def load_model(name: str | os.PathLike, n_labels: int = 2, seed: int = 0) -> "Pr
         If the model is not installed, lacks files, or cannot be fetched.
     DataIntegrityError
         If the weights are damaged or do not fit the model that config.json describes.
+
+    Examples
+    --------
+    >>> load_model("minilm", n_labels=3).classifier
+    Linear(in_features=384, out_features=3, bias=True)
     """
     import torch
     from safetensors import SafetensorError

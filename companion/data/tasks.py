@@ -70,7 +70,7 @@ class Task:
 
     @property
     def label_range(self) -> tuple[float, float]:
-        """Smallest and largest label: 0 and n_labels - 1, or 0 and 5 for a similarity score."""
+        """Smallest and largest label; 0 and ``n_labels - 1``, or 0 and 5 for a similarity score."""
         return (0.0, 5.0) if self.regression else (0, self.n_labels - 1)
 
 
@@ -191,3 +191,4 @@ TASKS: dict[str, Task] = {
     task.name: task
     for task in (_COLA, _SST2, _MRPC, _STSB, _QQP, _MNLI, _QNLI, _RTE, _QNLI_MINI, _STSB_MINI)
 }
+"""The known tasks by name; `load_task` takes these names."""
