@@ -102,7 +102,7 @@ test: ## test the package, then run every notebook against the built package and
 	exit $$status
 
 test-package: $(INSTALLED) ## the first half of make test
-	OMP_NUM_THREADS=1 $(PY) -m pytest tests --ignore=tests/installed --ignore=tests/bench -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests $(patsubst %,--ignore=tests/%,installed bench colab pages) -n 2 --dist loadfile
 
 build/.wheel: $(PACKAGE) $(INSTALLED)
 	@rm -rf build/wheel build/wheel-site build/lib build/bdist.*

@@ -4,16 +4,17 @@ from pathlib import Path
 
 import pytest
 
+from companion.book import notebooks
 from companion.book.notebooks import MAX_BYTES, check
-from companion.book.pairing import cell_keys, is_edited, read_notebook, read_source
+from companion.book.pairing import authored_cells, cell_keys, is_edited, read_notebook, read_source
 
 BOOK = Path(__file__).parents[1] / "book"
-SOURCES = sorted((BOOK / "src").glob("*.md"))
-chapters = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+SOURCES = sorted((BOOK / "src").rglob("*.md"))
+chapters = pytest.mark.parametrize("source", SOURCES, ids=notebooks.chapter_name)
 
 
 def notebook_of(source):
-    return BOOK / f"{source.stem}.ipynb"
+    return notebooks.notebook_of(source, BOOK)
 
 
 def test_book_has_chapters():
@@ -21,7 +22,7 @@ def test_book_has_chapters():
 
 
 def test_every_notebook_has_a_source():
-    assert {path.stem for path in BOOK.glob("*.ipynb")} == {path.stem for path in SOURCES}
+    assert set(BOOK.rglob("*.ipynb")) == set(map(notebook_of, SOURCES))
 
 
 @chapters
@@ -36,9 +37,17 @@ def test_notebook_is_as_it_was_written(source):
 
 @chapters
 def test_cell_identifiers_are_those_of_the_source(source):
-    ids = [cell.id for cell in read_notebook(notebook_of(source)).cells]
-    assert ids == [cell.id for cell in read_source(source).cells]
-    assert len(set(ids)) == len(ids)
+    nb = read_notebook(notebook_of(source))
+    assert [cell.id for cell in authored_cells(nb)] == [cell.id for cell in read_source(source).cells]
+    assert len({cell.id for cell in nb.cells}) == len(nb.cells)
+
+
+@chapters
+def test_first_code_cell_installs_on_colab_and_is_not_on_the_page(source):
+    first = next(cell for cell in read_notebook(notebook_of(source)).cells if cell.cell_type == "code")
+    assert "google.colab" in first.source and "%pip install" in first.source
+    assert set(first.metadata["tags"]) == {"generated", "remove-cell"}
+    assert not first.outputs
 
 
 @chapters

@@ -11,14 +11,14 @@ from companion import __version__
 from companion.book import lint
 from companion.book.pairing import read_notebook
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "book").glob("*.ipynb"))
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "book").rglob("*.ipynb"))
 FIGURE = {"figure": {"name": "fig-a", "caption": "A."}, "image": {"alt": "A line.", "classes": "dark-light"}}
 SECTIONS = ["Aim", "Theory", "Experiment", "What survives", "Exercises", "Summary"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_chapter_keeps_the_style(path):
-    assert lint.lint(read_notebook(path)) == []
+    assert lint.lint(read_notebook(path), reference=path.parent.name == "reference") == []
 
 
 def test_names_of_figures_are_unique_in_the_book():
@@ -67,8 +67,20 @@ def test_a_good_chapter_passes():
     assert lint.lint(good_chapter()) == []
 
 
+def test_a_reference_page_needs_no_exercises():
+    page = book(code("import companion", f"companion {__version__}\n"), text("One."), text("Two."))
+    assert lint.lint(page, reference=True) == []
+    assert lint.lint(page) != []
+
+
+def test_cells_that_the_tool_adds_do_not_count():
+    nb = good_chapter()
+    nb.cells.insert(0, code("x = 1\n" * 40, tags=["generated"]))
+    assert lint.lint(nb) == []
+
+
 def test_every_check_is_part_of_lint():
-    helpers = {"lint", "main", "read_notebook"}
+    helpers = {"lint", "main", "read_notebook", "authored_cells"}
     checks = {name for name, value in vars(lint).items() if callable(value) and re.fullmatch(r"[a-z][a-z_]+", name)}
     source = Path(lint.__file__).read_text("utf-8").split("def lint")[1].split("def _")[0]
     assert [name for name in checks - helpers if name not in source] == []
@@ -102,6 +114,8 @@ BAD = {
     "unsolved exercise": (lint.exercises, book(*[exercise(label) for label in "abc"], exercise("d", solved=False))),
     "section missing": (lint.sections, book(*[text(f"## {name}") for name in SECTIONS[:-1]])),
     "sections swapped": (lint.sections, book(*[text(f"## {name}") for name in SECTIONS[::-1]])),
+    "typed verdict": (lint.verdicts, book(code("print('so it', 'fails as printed')"))),
+    "verdict in a condition": (lint.verdicts, book(code("x = 'holds' if y else 'open'"))),
     "too many digits": (lint.digits, book(code("x", "0.333333\n"))),
 }
 

@@ -5,6 +5,7 @@ import pytest
 
 from companion.book import notebooks, pairing
 from companion.book.notebooks import ChapterError, main
+from companion.book.repository import Repository
 
 CHAPTER = pairing.DEFAULT_HEADER + """
 # A chapter
@@ -72,8 +73,9 @@ def test_built_notebook(book):
     run(book, "build")
     nb = pairing.read_notebook(book / "one.ipynb")
     code = [cell for cell in nb.cells if cell.cell_type == "code"]
-    assert code[0].outputs[0].text == "[] light\n"  # an empty working directory
-    assert [cell.execution_count for cell in code] == [1, 2, 3]
+    assert "google.colab" in code[0].source
+    assert code[1].outputs[0].text == "[] light\n"  # an empty working directory
+    assert [cell.execution_count for cell in code] == [1, 2, 3, 4]
     assert nb.metadata == {
         "companion": {"source_sha256": pairing.cells_hash(nb)},
         "kernelspec": pairing.KERNELSPEC,
@@ -81,6 +83,31 @@ def test_built_notebook(book):
     }
     assert len({cell.id for cell in nb.cells}) == len(nb.cells)
     assert all("execution" not in cell.metadata for cell in nb.cells)
+
+
+def test_sources_in_folders_become_notebooks_in_folders(book, tmp_path):
+    (book / "src" / "reference").mkdir()
+    (book / "src" / "one.md").rename(book / "src" / "reference" / "two.md")
+    assert run(book, "build", "reference/two") == 0
+    assert (book / "reference" / "two.ipynb").exists()
+    assert run(book, "build", str(book / "src" / "reference" / "two.md")) == 0
+    assert run(book, "check") == 0
+    edit(book / "reference" / "two.ipynb", 0, "# Another title")
+    assert run(book, "check") == 1
+    assert run(book, "import", str(book / "reference" / "two.ipynb")) == 0
+    assert "# Another title" in (book / "src" / "reference" / "two.md").read_text("utf-8")
+
+
+def test_check_notices_a_first_cell_of_another_repository(book, capsys):
+    run(book, "build")
+    nb = pairing.read_notebook(book / "one.ipynb")
+    pairing.stamp(nb, Repository("x", "1", "https://github.com/a/b"), "book/one.ipynb")
+    nbformat.write(nb, book / "one.ipynb")
+    assert not pairing.is_edited(nb)
+    assert run(book, "check") == 1
+    assert "do not fit pyproject.toml" in capsys.readouterr().err
+    assert run(book, "stamp") == 0
+    assert run(book, "check") == 0
 
 
 def test_new_cell_leaves_the_other_identifiers(book):

@@ -16,7 +16,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = {name: lines for name, lines in PROJECT["optional-dependencies"].items() if name != "all"}
-DIRECT = [Requirement(line) for lines in [PROJECT["dependencies"], *EXTRAS.values()] for line in lines]
+LINES = [line for lines in [PROJECT["dependencies"], *EXTRAS.values()] for line in lines]
+DIRECT = [requirement for requirement in map(Requirement, LINES) if requirement.name != PROJECT["name"]]
 PINS = [Requirement(line) for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines() if line[:1] not in "#"]
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))["dependencies"]
 
@@ -28,9 +29,13 @@ def tracked_files():
 
 
 def test_all_extra_holds_every_other_extra():
-    (everything,) = [Requirement(line) for line in PROJECT["optional-dependencies"]["all"]]
-    assert everything.name == PROJECT["name"]
-    assert everything.extras == set(EXTRAS)
+    reached, todo = set(), ["all"]
+    while todo:
+        extra = todo.pop()
+        reached.add(extra)
+        requirements = map(Requirement, PROJECT["optional-dependencies"][extra])
+        todo += [name for needed in requirements if needed.name == PROJECT["name"] for name in needed.extras]
+    assert reached == {"all", *EXTRAS}
 
 
 def test_constraints_are_exact_versions():
