@@ -39,6 +39,16 @@
     document.querySelectorAll("th:empty").forEach((corner) => corner.replaceWith(document.createElement("td")));
   }
 
+  /* Where the menu can be unfolded, say what; and without a list of sections on the page there is none to mark, where
+     the theme would go through all links and stop at the first that it does not understand. */
+  function repairMenus() {
+    document.querySelectorAll(".bd-docs-nav summary").forEach((summary) => {
+      const link = summary.closest("li")?.querySelector("a");
+      if (link) summary.setAttribute("aria-label", `Pages below ${link.textContent.trim()}`);
+    });
+    if (!document.querySelector(".bd-toc-nav")) document.body.removeAttribute("data-bs-spy");
+  }
+
   /* Paper is white and has no buttons: print in light colours with everything unfolded, then put it back. */
   let restore = null;
   function beforePrint() {
@@ -57,7 +67,10 @@
   window.addEventListener("beforeprint", beforePrint);
   window.addEventListener("afterprint", () => restore?.());
   window.matchMedia("print").addEventListener("change", (print) => (print.matches ? beforePrint() : restore?.()));
-  document.addEventListener("DOMContentLoaded", repairRoles);
+  document.addEventListener("DOMContentLoaded", () => {
+    repairRoles();
+    repairMenus();
+  });
   window.addEventListener("load", () => {
     watchScrollers();
     window.MathJax?.startup?.promise?.then(watchScrollers);

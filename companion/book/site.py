@@ -86,21 +86,25 @@ class ChapterTimes(SphinxDirective):
     """Measured minutes and memory of every chapter, light and full."""
 
     def run(self) -> list[nodes.Node]:
-        """Read the record and make the table."""
+        """Read the record and make the table, in the order of the ledger."""
         documents = list(notebooks(self.env.app))
         rows = []
-        for name, runs in latest().items():
-            cells = [link(runs["light"]["title"], document_of(name.rpartition("/")[2], documents), "")]
+        chapter = {name: name.rpartition("/")[2] for name in latest()}
+        order = [*claims.chapters(), *chapter.values()]
+        for name, runs in sorted(latest().items(), key=lambda item: order.index(chapter[item[0]])):
+            title = link(runs["light"]["title"], document_of(chapter[name], documents), "")
             values = (minutes(runs.get("light")), minutes(runs.get("full")), memory(runs), hardware(runs))
-            entries = [nodes.entry("", nodes.paragraph("", "", cell)) for cell in cells]
-            rows.append(nodes.row("", *entries, *(nodes.entry("", nodes.paragraph(text=value)) for value in values)))
+            cells = [nodes.paragraph("", "", title), *(nodes.paragraph(text=value) for value in values)]
+            rows.append(nodes.row("", *(nodes.entry("", cell) for cell in cells)))
         head = ("Chapter", "Light, minutes", "Full, minutes", "Memory, GB", "Measured on")
         return [table(head, rows, (40, 14, 14, 12, 20), "times")]
 
 
 def minutes(run: dict | None) -> str:
     """Running time for the table, in minutes."""
-    return "not measured" if run is None else f"{run['seconds'] / 60:.1f}"
+    if run is None:
+        return "not measured"
+    return f"{run['seconds'] / 60:.1f}" if run["seconds"] >= 6 else "below 0.1"
 
 
 def memory(runs: dict[str, dict]) -> str:

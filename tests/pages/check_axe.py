@@ -15,7 +15,7 @@ ALLOWED: tuple[tuple[str, str, str], ...] = ()
 
 # axe needs a minute for a chapter if it looks at each of thousands of coloured words of code and parts of formulas.
 # Words of the same class in the same surroundings look alike: the first is judged, the others become plain text.
-# The outlines of glyphs in a formula hold nothing that axe judges; the formula itself stays, with its MathML.
+# The inside of a formula, outlines of glyphs and MathML, holds nothing that axe judges; the formula itself stays.
 THIN = r"""() => {
   const seen = new Set();
   for (const word of [...document.querySelectorAll("article .highlight pre span[class]")]) {
@@ -26,7 +26,8 @@ THIN = r"""() => {
   }
   for (const span of [...document.querySelectorAll("article .highlight pre span:not([class])")])
     if (!span.id) span.replaceWith(...span.childNodes);
-  for (const formula of document.querySelectorAll("mjx-container > svg")) formula.replaceChildren();
+  for (const formula of document.querySelectorAll("mjx-container > svg, mjx-assistive-mml > math"))
+    formula.replaceChildren();
 }"""
 
 # preload=false: axe would fetch the stylesheets again, one of them from a wrong address.

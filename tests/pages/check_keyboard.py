@@ -24,15 +24,18 @@ COLLECT = r"""() => {
     if (element.type === "radio" && !element.checked) return false;
     return element.checkVisibility({ visibilityProperty: true }) && element.getClientRects().length > 0;
   });
-  const look = (element) => {
-    const style = getComputedStyle(element);
+  const parts = (element) => [element, ...element.querySelectorAll("*")].slice(0, 4);
+  const look = (element) => parts(element).map((part) => {
+    const style = getComputedStyle(part);
     return ["outlineStyle", "outlineWidth", "outlineColor", "boxShadow", "backgroundColor", "borderColor",
             "textDecorationLine", "textDecorationThickness"].map((name) => style[name]).join(" ");
-  };
+  }).join(" ");
+  const large = (element) => parts(element).some(
+    (part) => part.getBoundingClientRect().width > 1 && part.getBoundingClientRect().height > 1);
   const label = (element) => element.outerHTML.replace(/\s+/g, " ").slice(0, 120);
   window.scrollTo(0, 0);
   const before = stops.map((element) => (element.getBoundingClientRect().bottom <= 0 ? "outside" : look(element)));
-  window.keyboardCheck = { stops, look, label, before, reached: new Set() };
+  window.keyboardCheck = { stops, look, large, label, before, reached: new Set() };
   return stops.length;
 }"""
 
@@ -47,17 +50,16 @@ TO_TOP = r"""() => {
 
 # What the last press of the Tab key has done: null at the end of the page, else the problems of this stop.
 STEP = r"""() => {
-  const { stops, look, label, before, reached } = window.keyboardCheck;
+  const { stops, look, large, label, before, reached } = window.keyboardCheck;
   const element = document.activeElement;
   if (!element || element === document.body) return null;
   const index = stops.indexOf(element);
   if (reached.has(element)) return { trapped: label(element), problems: [] };
   reached.add(element);
   const problems = [];
-  const box = element.getBoundingClientRect();
   let opacity = 1;
   for (let up = element; up; up = up.parentElement) opacity *= Number(getComputedStyle(up).opacity);
-  if (!element.checkVisibility({ visibilityProperty: true }) || opacity < 0.5 || box.width < 2 || box.height < 2)
+  if (!element.checkVisibility({ visibilityProperty: true }) || opacity < 0.5 || !large(element))
     problems.push(`the focus is on something invisible: ${label(element)}`);
   else if (index >= 0 && look(element) === before[index])
     problems.push(`the focus cannot be seen: ${label(element)}`);

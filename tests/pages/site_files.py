@@ -40,6 +40,11 @@ class _Handler(SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Say nothing when a page is closed before it has got everything."""
+
+
 @contextmanager
 def serve(root: Path) -> Iterator[str]:
     """Serve a folder on a free port of this computer.
@@ -54,7 +59,7 @@ def serve(root: Path) -> Iterator[str]:
     str
         The address of the folder, ending in a slash.
     """
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Handler, directory=str(root))) as server:
+    with _Server(("127.0.0.1", 0), functools.partial(_Handler, directory=str(root))) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
