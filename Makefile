@@ -20,8 +20,9 @@ EXECUTED := $(SOURCES:book/src/%.md=_build/executed-$(BOOK_MODE)/%.ipynb)
 PAGES := _config.yml _toc.yml pyproject.toml $(shell find book -type f -not -path 'book/src/*' -not -name '*.ipynb' -not -name '*.tmp')
 PACKAGE := build/package.sha256
 SITE := _build/html/index.html
+PDF := _build/pdf/spectral-theory-of-lora.pdf
 
-.PHONY: help book site test notebooks import repoint bench serve clean wheel test-package test-notebooks test-colab FORCE
+.PHONY: help book site test notebooks import repoint bench serve clean wheel test-package test-notebooks test-colab check-pages pdf FORCE
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -61,7 +62,7 @@ _build/.site-book: $(EXECUTED)
 _build/.site-committed: CHAPTERS = book
 _build/.site-committed: $(NOTEBOOKS)
 _build/.site-book _build/.site-committed: $(PAGES) $(PACKAGE) $(INSTALLED)
-	@rm -rf _build/.site-* _build/book-src _build/html _build/.doctrees
+	@rm -rf _build/.site-* _build/book-src _build/html _build/.doctrees _build/pdf
 	@mkdir -p _build/book-src
 	@tar -cf - --exclude='*.ipynb' --exclude='book/src' _config.yml _toc.yml pyproject.toml book \
 	  | tar -xf - -C _build/book-src
@@ -88,6 +89,16 @@ repoint: $(INSTALLED) ## point buttons and first cells at another repository: ma
 	@$(PY) -m companion.book.repository set "$(URL)"
 	@$(PY) -m companion.book.notebooks stamp
 	@echo "Commit pyproject.toml and the notebooks, and set the tag that their first cells install."
+
+# In Chromium, which is installed where that is possible. Without a site or a browser this fails: nothing is skipped.
+check-pages: $(INSTALLED) ## look at every page of the built site: maths, links, light, dark, narrow, print, accessibility
+	@$(PY) -m companion.book.browser
+	$(PY) -m pytest tests/pages -q -n 2 --dist loadgroup -rs
+
+# A PDF belongs to one site: building the site anew removes it.
+pdf: $(INSTALLED) ## print the built site as one PDF and link it from the landing page
+	@test -f $(SITE) || $(MAKE) --no-print-directory book
+	@$(PY) -m companion.book.printing --site _build/html --out $(PDF)
 
 serve: ## show the built site on http://localhost:8000 (PORT=... for another port)
 	@test -f $(SITE) || { echo "there is no site yet: run 'make book'" >&2; exit 1; }

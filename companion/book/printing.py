@@ -51,7 +51,7 @@ body, .bd-main, .bd-content, .bd-article-container, .bd-article {
 }
 .bd-article h1, .bd-main .bd-content .bd-article h1:first-of-type { display: block; font-size: 2.2em; margin-top: 0; }
 .bd-article :is(h1, h2, h3, h4, .admonition-title, .part) { break-after: avoid; }
-.bd-article :is(figure, img, tr, pre, .math, .admonition-title) { break-inside: avoid; }
+.bd-article :is(figure, img, tr, pre, .cell_input, .math, .admonition-title) { break-inside: avoid; }
 .bd-main .bd-content table { break-inside: auto; }
 .bd-article p { orphans: 3; widows: 3; }
 .bd-article img { max-height: 200mm; }
@@ -160,14 +160,18 @@ def part_of_book(site: Path, entry: Entry, known: dict[str, str]) -> Tag:
     for tag in article.select(USELESS):
         tag.decompose()
     for tag in article.select("details"):
-        tag["open"] = ""
+        tag.name = "div"
     for tag in article.select("[id]"):
         tag["id"] = f"{entry.slug}--{tag['id']}"
     for attribute in REFERENCES:
         for tag in article.select(f"[{attribute}]"):
             tag[attribute] = " ".join(f"{entry.slug}--{name}" for name in tag[attribute].split())
     for tag in article.select("a[href]"):
-        tag["href"] = _moved(tag["href"], f"{entry.name}.html", known)
+        moved = _moved(tag["href"], f"{entry.name}.html", known)
+        if moved is None:
+            tag.unwrap()
+        else:
+            tag["href"] = moved
     for tag in article.select("img[src]"):
         tag["src"] = _from_root(tag["src"], f"{entry.name}.html")
     if entry.part:
@@ -185,14 +189,14 @@ def _from_root(address: str, page: str) -> str:
     return quote(PurePosixPath(path).as_posix())
 
 
-def _moved(address: str, page: str, known: dict[str, str]) -> str:
-    """Where a link of a page leads in the joined book."""
+def _moved(address: str, page: str, known: dict[str, str]) -> str | None:
+    """Where a link of a page leads in the joined book; None if it leads to a file that is not in the book."""
     parts = urlsplit(address)
     if parts.scheme or parts.netloc:
         return address
     target = unquote(_from_root(address, page)) if parts.path else page
     if target not in known:
-        return address
+        return None
     return f"#{known[target]}--{unquote(parts.fragment)}" if parts.fragment else f"#{known[target]}"
 
 
@@ -416,7 +420,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (PrintingError, NoBrowser, OSError) as error:
         print(f"printing: {error}", file=sys.stderr)
         return 1
-    print(f"The book: {arguments.out}, {count} pages" + ("" if linked else "; the landing page has no place for a link"))
+    print(f"The book: {arguments.out}, {count} pages")
+    if not linked:
+        print(f"{pages[0].name} has no comment {MARK} to be followed by a link", file=sys.stderr)
     return 0
 
 

@@ -58,8 +58,7 @@ class ClaimsLedger(SphinxDirective):
         listed = ", ".join(f"{verdict} {counts[verdict]}" for verdict in claims.VERDICTS)
         head = ("Claim", "Printed", "Measured", "Verdict")
         rows = [row_of(finding, list(sources)) for finding in findings]
-        wide = nodes.container("", table(head, rows, (36, 16, 36, 12), "claims"), classes=["full-width"])
-        return [nodes.paragraph(text=f"{len(findings)} claims: {listed}."), wide]
+        return [nodes.paragraph(text=f"{len(findings)} claims: {listed}."), table(head, rows, (36, 16, 36, 12), "claims")]
 
 
 def row_of(finding: Finding, documents: Sequence[str]) -> nodes.row:

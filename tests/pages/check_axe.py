@@ -30,8 +30,12 @@ THIN = r"""() => {
     formula.replaceChildren();
 }"""
 
+# The rules that depend on the theme; all others find the same in light and dark.
+COLOURS = ("color-contrast", "link-in-text-block")
 # preload=false: axe would fetch the stylesheets again, one of them from a wrong address.
-RUN = "() => axe.run(document, { preload: false, resultTypes: ['violations'] })"
+RUN = r"""(rules) => axe.run(document, {
+  preload: false, resultTypes: ["violations"], ...(rules && { runOnly: { type: "rule", values: rules } }),
+})"""
 
 
 @functools.cache
@@ -52,8 +56,8 @@ def prepare(page: Page) -> None:
     page.evaluate(THIN)
 
 
-def axe_problems(page: Page, theme: str, width: int) -> list[str]:
-    """Violations of any rule that axe applies by default.
+def axe_problems(page: Page, theme: str, width: int, rules: tuple[str, ...] = ()) -> list[str]:
+    """Violations of the rules of axe.
 
     Parameters
     ----------
@@ -63,6 +67,8 @@ def axe_problems(page: Page, theme: str, width: int) -> list[str]:
         The theme to judge; set by the attribute that the theme's own button sets.
     width : int
         The width of the window in pixels.
+    rules : tuple of str
+        Names of the rules; none means all that axe applies by default.
 
     Returns
     -------
@@ -72,7 +78,7 @@ def axe_problems(page: Page, theme: str, width: int) -> list[str]:
     page.evaluate("(theme) => { document.documentElement.dataset.theme = theme; }", theme)
     page.set_viewport_size({"width": width, "height": 900})
     page.evaluate("() => new Promise((done) => setTimeout(done, 400))")  # colours fade over
-    violations = page.evaluate(RUN)["violations"]
+    violations = page.evaluate(RUN, list(rules) or None)["violations"]
     return [
         f"{violation['id']} ({theme}, {width} pixels): {' '.join(map(str, node['target']))}: "
         f"{' '.join(node['failureSummary'].split())[:240]}"

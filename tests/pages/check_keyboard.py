@@ -95,6 +95,9 @@ def tab_problems(page: Page) -> list[str]:
     for _ in range(stops + SPARE_STOPS):
         page.keyboard.press("Tab")
         stop = page.evaluate(STEP)
+        if stop is None:  # unless a script takes the focus back
+            page.wait_for_timeout(50)
+            stop = page.evaluate(STEP)
         if stop is None:
             break
         if stop["trapped"]:

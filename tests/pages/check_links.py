@@ -14,12 +14,14 @@ from urllib.parse import unquote, urlsplit
 from bs4 import BeautifulSoup, Tag
 
 # What a browser fetches by itself when it shows a page.
-FETCHED = "script[src], img[src], iframe[src], source[src], video[src], audio[src], embed[src], input[src], object[data]"
+FETCHED = ", ".join(f"{tag}[src]" for tag in ("script", "img", "iframe", "source", "video", "audio", "embed", "input"))
+FETCHED += ", object[data]"
 FETCHED_LINKS = {"stylesheet", "icon", "preload", "prefetch", "preconnect", "dns-prefetch", "modulepreload", "manifest"}
 # Markup that the build should have turned into something else.
 LEFTOVERS = re.compile(
     r"\$|\\[(\[]|\\[a-zA-Z]{2,}|:::|\?\?|\{(?:glue|eq|ref|numref|doc|cite|prf|math|term|code)\b[^}]*\}|\{\{|(?<!\w)```"
 )
+# Attributes that name another element of the page.
 ID_ATTRIBUTES = ("for", "aria-labelledby", "aria-describedby", "aria-controls", "data-clipboard-target")
 CSS_REQUEST = re.compile(r"""(?:url\(|@import)\s*["']?((?:https?:)?//[^"')\s]+)""")
 

@@ -100,8 +100,8 @@ def pdf_problems(page: Page) -> list[str]:
     list of str
     """
     samples = page.evaluate(SAMPLES)
-    # Without the outlines of formulas, which take the reader of the PDF most of its time.
-    plain = page.add_style_tag(content="mjx-container > svg { visibility: hidden; }")
+    # Without formulas and figures, whose lines take the reader of the PDF most of its time.
+    plain = page.add_style_tag(content="mjx-container > svg, img { visibility: hidden; }")
     reader = PdfReader(io.BytesIO(page.pdf(format="A4", margin=MARGIN, print_background=True)))
     plain.evaluate("(style) => style.remove()")
     texts = [squeezed(sheet.extract_text()) for sheet in reader.pages]

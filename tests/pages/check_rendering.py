@@ -25,7 +25,7 @@ FORMULAS = r"""() => {
   }
   for (const bad of document.querySelectorAll(
       'mjx-merror, [data-mml-node="merror"], [data-mjx-error], mjx-assistive-mml [mathcolor="red"]'))
-    problems.push(`an error in a formula: ${(bad.getAttribute("data-mjx-error") ?? bad.textContent).trim().slice(0, 100)}`);
+    problems.push(`an error in a formula: ${bad.getAttribute("data-mjx-error") ?? bad.textContent.slice(0, 100)}`);
   for (const made of document.querySelectorAll("article mjx-container")) {
     if (!made.querySelector("mjx-assistive-mml math")) problems.push("a formula that no screen reader can read");
     const box = made.querySelector("svg")?.getBoundingClientRect();

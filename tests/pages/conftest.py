@@ -26,10 +26,14 @@ PAGES = {
 NO_SITE = f"there is no built site in {ROOT}: run `make book`, or name its folder in COMPANION_SITE"
 
 
+def pytest_configure() -> None:
+    """Stop at once without a site."""
+    if not (ROOT / "index.html").is_file():
+        raise pytest.UsageError(NO_SITE)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run every test that takes `any_page`, `shown_page` or `reading_page` for every such page of the site."""
-    if not (ROOT / "index.html").is_file():
-        pytest.exit(NO_SITE, returncode=1)
     for name, pages in PAGES.items():
         if name in metafunc.fixturenames:
             marked = [pytest.param(page, marks=pytest.mark.xdist_group(page)) for page in pages(ROOT)]

@@ -66,10 +66,13 @@ def test_narrow(shown: OpenPage, width: int) -> None:
 
 
 def test_axe(shown: OpenPage) -> None:
-    """No violation of a rule of axe, in light and dark, wide and narrow."""
+    """No violation of a rule of axe, in light and dark, wide and narrow; in dark, of the rules about colours."""
     check_axe.prepare(shown.page)
-    ways = [("light", 1280), ("dark", 1280), ("light", 390)]
-    report([problem for theme, width in ways for problem in check_axe.axe_problems(shown.page, theme, width)])
+    report(
+        check_axe.axe_problems(shown.page, "light", 1280)
+        + check_axe.axe_problems(shown.page, "dark", 1280, check_axe.COLOURS)
+        + check_axe.axe_problems(shown.page, "light", 390)
+    )
 
 
 def test_opened_as_a_file(browser: Browser, site: Path, reading_page: str) -> None:
