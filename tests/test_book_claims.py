@@ -1,11 +1,14 @@
 """The ledger of claims: every predicate decides, every verdict follows from numbers, none can be typed."""
 
 import copy
+import dataclasses
 import json
 import math
 import re
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,6 +58,32 @@ def test_ledger_holds_both_drafts():
 def test_predicate_tells_a_claim_that_holds_from_one_that_fails(claim):
     verdicts = [Finding(claim, example(value)).verdict for value in (claim.holds_at, claim.fails_at)]
     assert verdicts == [HOLDS, FAILS]
+
+
+def edges(test):
+    """A value inside and one outside of what a correction's predicate asks for."""
+    ((name, parameter),) = test.items()
+    low, high = {
+        "between": lambda bounds: tuple(bounds),
+        "equals": lambda value: (value, value),
+        "at_least": lambda bound: (bound, math.inf),
+        "at_most": lambda bound: (-math.inf, bound),
+    }[name](parameter)
+    inside = (low + high) / 2 if math.isfinite(low + high) else low if math.isfinite(low) else high
+    return inside, (high + 1 if math.isfinite(high) else low - 1)
+
+
+@pytest.mark.parametrize("claim", [claim for claim in LEDGER.values() if claim.correction], ids=lambda claim: claim.id)
+def test_predicate_of_a_correction_decides(claim):
+    failed = example(claim.fails_at)
+    corrections = [measured([value] * claim.least) for value in edges(claim.corrected_test)]
+    assert [Finding(claim, failed, other).verdict for other in corrections] == [CORRECTED, FAILS]
+    assert Finding(claim, example(claim.holds_at), corrections[1]).verdict == HOLDS
+
+
+@each_claim
+def test_examples_have_the_shape_of_a_measurement(claim):
+    assert len(example(claim.holds_at).values) == len(example(claim.fails_at).values) == claim.least
 
 
 @each_claim
@@ -120,10 +149,20 @@ def test_order_with_intervals_and_steps():
 
 @pytest.mark.parametrize(
     ("interval", "answer"),
-    [((0.5, 1.5), True), ((-0.5, 1.5), None), ((0.1, 0.9), False), ((-2, -1), False), ((1.3, 2), False)],
-)
+    [((0.5, 1.5), True), ((-0.5, 1.5), None), ((0.1, 0.9), False), ((-2, -1), False), ((1.3, 2), True),
+     ((0, 2), None), ((-3, 1.1), False)],
+)  # fmt: skip
 def test_a_printed_effect_is_reproduced_only_if_no_effect_is_excluded(interval, answer):
     assert predicates.reproduces([interval], {"value": 1.2, "null": 0}) is answer
+    mirrored = [(-interval[1], -interval[0])]
+    assert predicates.reproduces(mirrored, {"value": -1.2, "null": 0}) is answer
+
+
+@pytest.mark.parametrize("name", sorted(set(predicates.PREDICATES) - {"increasing", "decreasing"}))
+def test_no_value_decides_nothing(name):
+    parameter = {"between": (0, 1), "reproduces": {"value": 1, "null": 0}}.get(name, 1)
+    with pytest.raises(ValueError, match="needs a value"):
+        predicates.PREDICATES[name]([], parameter)
 
 
 def test_counts_are_equal_or_not():
@@ -139,16 +178,54 @@ def test_every_predicate_can_be_said_in_words():
 # --- Measurements and verdicts ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bad", [math.nan, [1, math.inf], []])
+@pytest.mark.parametrize(
+    "bad",
+    [math.nan, [1, math.inf], [], "12", ["1", "2"], True, [1, None], None, {1: 2}, {3, 4}, 1j, np.ones((2, 2)),
+     pd.DataFrame({0: [1.0], 1: [2.0]}), pd.Series([1.0, None]), np.array(["3"]), np.array([])],
+    ids=repr,
+)  # fmt: skip
 def test_a_measurement_is_finite(bad):
     with pytest.raises(ValueError, match="needs finite numbers"):
         measured(bad)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [[1, 2.5], (1, 2.5), np.array([1, 2.5]), np.array([1, 2.5], dtype=np.float32), pd.Series([1, 2.5], index=[7, 3]),
+     [np.float64(1), np.array(2.5)], pd.Series([1, 2.5], dtype=object), pd.Series([1, 2.5], dtype="Float64")],
+    ids=repr,
+)  # fmt: skip
+def test_arrays_and_series_are_measurements(given):
+    assert measured(given) == measured([1.0, 2.5])
+    assert measured([0, 0], given).high == (1, 2.5)
+
+
+@pytest.mark.parametrize("given", [3, np.int64(3), np.float32(3), np.array(3.0), np.array([3]), range(3, 4)], ids=repr)
+def test_one_number_is_a_measurement(given):
+    assert measured(given) == measured(3.0)
 
 
 @pytest.mark.parametrize("error", [-1, [1, 2, 3], math.nan])
 def test_an_error_belongs_to_the_values(error):
     with pytest.raises(ValueError, match="a measurement needs"):
         measured([1, 2], error)
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high"),
+    [((), (), ()), ((1.0,), (1.0, 1.0), (1.0,)), ((1.9,), (1.0,), (1.0,)), ((1.0,), (2.0,), (0.0,)),
+     ((math.nan,), (0.0,), (1.0,)), ((0.0,), (-math.inf,), (1.0,))],
+)  # fmt: skip
+def test_a_value_lies_in_its_interval(value, low, high):
+    with pytest.raises(ValueError, match="interval"):
+        claims.Measurement(value, low, high)
+
+
+def test_rounding_flatters_no_verdict():
+    finding = assess("P2-lemF.1", 0.100004)
+    assert str(finding.printed) == "0.1" and finding.verdict == FAILS
+    assert assess("P2-lemF.1", 0.1 + 1e-15).verdict == HOLDS
+    assert claims.check(box(finding), "tucker")[-1] == f"P2-lemF.1: {HOLDS!r} follows from the numbers, not {FAILS!r}"
 
 
 def test_measurements_are_rounded_and_keep_their_intervals():
@@ -159,9 +236,27 @@ def test_measurements_are_rounded_and_keep_their_intervals():
 def test_a_correction_needs_its_own_measurement():
     claim = LEDGER["P1-eq5-din"]
     assert assess(claim.id, claim.fails_at).verdict == FAILS
-    assert assess(claim.id, claim.fails_at, corrected=[0.97, 0.99]).verdict == CORRECTED
-    assert assess(claim.id, claim.fails_at, corrected=[0.97, 0.5]).verdict == FAILS
-    assert assess(claim.id, claim.holds_at, corrected=[0.5]).verdict == HOLDS
+    assert assess(claim.id, claim.fails_at, corrected=[0.97, 0.99, 1]).verdict == CORRECTED
+    assert assess(claim.id, claim.fails_at, corrected=[0.97, 0.99, 0.5]).verdict == FAILS
+    assert assess(claim.id, claim.fails_at, corrected=measured([0.97, 0.99, 1], 0.2)).verdict == FAILS
+    assert assess(claim.id, claim.holds_at, corrected=[0.5, 0.5, 0.5]).verdict == HOLDS
+
+
+def test_a_claim_about_several_cases_is_not_decided_by_one():
+    for few in ({"printed": 1.0}, {"printed": [1.9, 0.5, 0.2], "corrected": [1.0, 1.0]}):
+        with pytest.raises(ValueError, match="P1-eq5-din is about 3 values or more, got [12]"):
+            assess("P1-eq5-din", **few)
+
+
+def test_a_claim_cannot_be_left_open_by_handing_over_nothing():
+    with pytest.raises(ValueError, match="P2-lemF.1 can be tested here, but nothing was measured"):
+        assess("P2-lemF.1", None)
+    assert assess("P2-tab3-full", None).verdict == UNTESTABLE
+
+
+def test_symbols_keep_their_case_at_the_start_of_a_sentence():
+    starts = {claims.account(Finding(LEDGER[name]))[0][0] for name in ("P1-thm1-proof", "P2-sec6.2-t")}
+    assert starts == {"τ", "t"}
 
 
 def test_an_interval_that_allows_both_leaves_a_claim_open():
@@ -176,13 +271,28 @@ def test_unknown_claims_and_corrections_are_named():
 
 
 def test_the_box_shows_text_and_table_and_keeps_the_numbers():
-    finding = assess("P1-eq5-din", [1.9, 0.5], corrected=[0.97, 0.99])
+    finding = assess("P1-eq5-din", [1.9, 0.5, 1 / 3], corrected=[0.97, 0.99, 1])
     data, metadata = claims.survives(finding)._repr_mimebundle_()
     for text in data.values():
-        assert "1.9, 0.5" in text and "0.97, 0.99" in text and CORRECTED in text
+        assert "1.9, 0.5, 0.3333" in text and "0.97, 0.99" in text and CORRECTED in text
     assert "id='claim-P1-eq5-din'" in data["text/html"]
     (record,) = json.loads(json.dumps(metadata))[METADATA_KEY]
-    assert claims.from_record(record) == finding
+    again = claims.from_record(record)
+    assert claims.as_record(again) == claims.as_record(finding)
+    assert repr(claims.survives(again)) == data["text/plain"]
+
+
+def test_the_box_escapes_what_it_shows():
+    strange = dataclasses.replace(LEDGER["P2-lemF.1"], statement="a < b & 'c'.", printed="<script>")
+    text = claims.survives(Finding(strange, measured(1)))._repr_html_()
+    assert "a &lt; b &amp; &#x27;c&#x27;." in text and "&lt;script&gt;" in text and "<script" not in text
+
+
+def box(*findings, source="", tags=("nbval-check-output",)):
+    """A notebook with one cell that shows findings."""
+    kept = {METADATA_KEY: [claims.as_record(finding) for finding in findings]}
+    output = v4.new_output("display_data", data={}, metadata=kept)
+    return v4.new_notebook(cells=[v4.new_code_cell(source, outputs=[output], metadata={"tags": list(tags)})])
 
 
 # --- Chapters --------------------------------------------------------------------------------------------------------
@@ -230,14 +340,54 @@ def test_the_box_is_compared_by_the_notebook_tests(nb, chapter):
 def test_check_finds_what_is_missing_repeated_and_elsewhere():
     ids = [claim.id for claim in LEDGER.values() if claim.chapter == "marchenko-pastur"]
     found = [claims.as_record(assess(name, LEDGER[name].holds_at)) for name in (*ids[1:], ids[1], "P1-eq7")]
-    output = v4.new_output("display_data", data={}, metadata={METADATA_KEY: [*found, {"id": "P9-x", "verdict": HOLDS}]})
-    nb = v4.new_notebook(cells=[v4.new_code_cell("", outputs=[output])])
+    nb = box()
+    nb.cells[0].outputs[0].metadata[METADATA_KEY] = [*found, {"id": "P9-x", "verdict": HOLDS}]
     assert claims.check(nb, "marchenko-pastur") == [
         "P9-x is not in the ledger",
         f"{ids[1]} is measured twice",
         f"{ids[0]} belongs to this chapter but is not measured",
         "P1-eq7 belongs to the chapter 'k-star-printed'",
     ]
+
+
+def problems_of(nb, name):
+    return [problem for problem in claims.check(nb, LEDGER[name].chapter) if "but is not measured" not in problem]
+
+
+def test_check_refuses_a_box_that_is_not_compared():
+    name = "P2-lemF.1"
+    finding = assess(name, LEDGER[name].fails_at)
+    assert problems_of(box(finding), name) == []
+    assert problems_of(box(finding, tags=[]), name) == ["cell 1 shows claims but has no tag 'nbval-check-output'"]
+
+
+@pytest.mark.parametrize(
+    ("call", "typed"),
+    [
+        ("claims.assess('P2-lemF.1', error)", None),
+        ("claims.assess('P2-lemF.1', claims.measured(100 * gain, half.max()))", None),
+        ("claims.assess('P2-lemF.1', [a, b], corrected=c)", None),
+        ("claims.assess('P2-lemF.1', 0.97)", "0.97"),
+        ("claims.assess('P2-lemF.1', a, corrected=[1, 1])", "[1, 1]"),
+        ("assess('P2-lemF.1', printed=-1.5)", "-1.5"),
+        ("claims.measured(gain, error=0.01)", "0.01"),
+    ],
+)
+def test_check_refuses_a_typed_measurement(call, typed):
+    nb = box(assess("P2-lemF.1", 0.97), source=f"%matplotlib inline\nclaims.survives({call})")
+    expected = [f"cell 1 types a measurement: {typed}"] if typed else []
+    assert problems_of(nb, "P2-lemF.1") == expected
+
+
+@pytest.mark.parametrize(
+    "part", [None, {"values": [9], "low": [0], "high": [0]}, {"values": [1]}, {"values": [], "low": [], "high": []}]
+)
+def test_check_names_a_record_that_is_no_measurement(part):
+    nb = box(assess("P2-lemF.1", 0.97))
+    record = claims.records(nb)[0]
+    record.pop("printed") if part is None else record.update(printed=part)
+    assert all(problem.startswith("P2-lemF.1") for problem in problems_of(nb, "P2-lemF.1"))
+    assert problems_of(nb, "P2-lemF.1") != []
 
 
 def test_ledger_takes_its_measurements_from_the_notebooks():

@@ -18,19 +18,85 @@ HOME = Repository("the-package", "1.2.0", URL)
 NONE = Repository("the-package", "1.2.0", None)
 
 
-@pytest.mark.parametrize("given", [URL, f"{URL}/", f"{URL}.git", f" {URL}\n"])
+@pytest.mark.parametrize(
+    "given",
+    [URL, f"{URL}/", f"{URL}.git", f"{URL}.git/", f" {URL}\n", URL.replace("https://github", "HTTPS://GitHub")],
+)
 def test_urls_are_brought_to_one_form(given):
-    assert checked(given) == URL
+    assert checked(given) == URL == checked(checked(given))
+
+
+def test_owner_and_name_keep_their_case():
+    assert checked("https://github.com/A-Teacher/My.Fork") == "https://github.com/A-Teacher/My.Fork"
 
 
 @pytest.mark.parametrize(
     "bad",
     ["", "github.com/a/b", "http://github.com/a/b", "https://github.com/a", "https://github.com/a/b/tree/main",
-     "https://gitlab.com/a/b", 'https://github.com/a/b"\nx = "', "https://github.com/-a/b", "https://github.com/a/b c"],
+     "https://gitlab.com/a/b", 'https://github.com/a/b"\nx = "', "https://github.com/-a/b", "https://github.com/a/b c",
+     "https://github.com/a/..", "https://github.com/a/.", "https://github.com/a/.git", "https://github.com/a/b.git.git",
+     "https://github.com/a/b#c", "https://github.com/a/b?c", "https://github.com/ä/b", "https://user@github.com/a/b",
+     "https://github.com.evil.org/a/b", "https://github.com/a/b@v1",
+     "https://github.com/a/$(id)", "git@github.com:a/b"],
 )  # fmt: skip
 def test_other_urls_are_refused_and_named(bad):
     with pytest.raises(ValueError, match="https://github.com/OWNER/NAME, got"):
         checked(bad)
+
+
+BEFORE = '[project]\nname = "x" # [project.urls]\nversion = "1"\n'
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "[project.urls]\n",
+        "[project.urls]",
+        "[ project . urls ]  # where\n# Repository = none yet\n\n[tool.a]\nRepository = 'stays'\nb = [\n  [1],\n]\n",
+        '[project.urls]\nHome = "https://x.org"\n"Repository" = "https://github.com/o/n"  # old\n[tool.a]\nb = 1\n',
+    ],
+)
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_the_rest_of_the_file_stays_byte_by_byte(tmp_path, table, newline):
+    path = tmp_path / "pyproject.toml"
+    path.write_bytes((BEFORE + table).replace("\n", newline).encode())
+    repository.write(URL, path)
+    once = path.read_bytes()
+    assert repository.read(path).url == URL
+    assert newline == "\r\n" or b"\r" not in once
+    assert once.count(b"\n") == once.count(newline.encode())
+    kept = [line for line in (BEFORE + table).splitlines() if not line.startswith('"Repository')]
+    assert [line for line in once.decode().splitlines() if URL not in line] == kept
+    repository.write(URL, path)
+    assert path.read_bytes() == once
+    repository.write(None, path)
+    assert path.read_bytes().decode().splitlines() == kept
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BEFORE + '[project.urls]\nRepository = """\nhttps://github.com/o/n"""\n',
+        BEFORE + 'urls.Repository = "https://github.com/o/n"\n[tool.a]\n',
+        BEFORE + "[project.urls]\nbroken\n",
+    ],
+)
+def test_what_cannot_be_set_is_left_alone_and_said(tmp_path, text):
+    path = tmp_path / "pyproject.toml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(ValueError, match=r"pyproject.toml.*\[project.urls\]"):
+        repository.write(URL, path)
+    assert path.read_text("utf-8") == text
+
+
+def test_an_empty_url_is_none_in_the_file_and_refused_on_the_command_line(tmp_path, monkeypatch):
+    path = tmp_path / "pyproject.toml"
+    path.write_text(BEFORE + '[project.urls]\nRepository = ""\n', "utf-8")
+    assert repository.read(path).url is None
+    monkeypatch.chdir(tmp_path)
+    assert repository.main(["set", URL]) == 0
+    assert repository.main(["set", ""]) == 1
+    assert repository.read().url == URL
 
 
 @pytest.fixture

@@ -1,29 +1,34 @@
 """The ledger of printed claims: what each draft states, how it is tested, and the verdict a measurement gives.
 
-The claims stand in `claims.toml`, each with the test that decides it, written down before the measurement. A chapter
-hands its measured values to `survives`; verdicts are computed from them here and nowhere typed.
+The claims stand in `claims.toml`, each with the test that decides it, apart from the chapters. A chapter hands its
+measured values to `survives`; verdicts are computed from them here and nowhere typed.
 """
 
 from __future__ import annotations
 
+import ast
 import html
 import math
+import re
 import textwrap
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
+from numbers import Real
 
-from nbformat import NotebookNode
+from nbformat import NotebookNode, v4
 
 from companion.book.predicates import PREDICATES, WORDS
 
 HOLDS, CORRECTED, FAILS = "holds", "holds with correction", "fails as printed"
 UNTESTABLE, OPEN = "not testable here", "open"
 VERDICTS = (HOLDS, CORRECTED, FAILS, UNTESTABLE, OPEN)
-DIGITS = 4
+DIGITS = 4  # as shown, and as a notebook keeps them
+EXACT_DIGITS = 9  # as compared with a bound when a chapter runs: all that rounding errors leave alone
 METADATA_KEY = "companion_claims"
+COMPARED = "nbval-check-output"
 WIDTH = 88
 
 
@@ -46,7 +51,8 @@ class Claim:
     chapter : str
         The chapter that measures it.
     holds_at, fails_at : float or sequence of float
-        A measurement for which the claim holds, and one for which it fails: what the tests feed the predicate.
+        A measurement for which the claim holds, and one for which it fails: what the tests feed the predicate. A
+        chapter measures at least as many values.
     correction : str
         What holds instead, if it can be said in a sentence.
     corrected_test : mapping
@@ -81,10 +87,16 @@ class Claim:
         """The test in words: what a measurement must be for the claim to hold."""
         return _words(self.test)
 
+    @property
+    def least(self) -> int:
+        """How many values a measurement of this claim has at least."""
+        example = self.holds_at["values"] if isinstance(self.holds_at, Mapping) else self.holds_at
+        return len(example) if isinstance(example, Sequence) else 1
+
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a chapter measured for a claim: values rounded to four digits, each with an interval.
+    """What a chapter measured for a claim: values, each with an interval that holds it; shown with four digits.
 
     Attributes
     ----------
@@ -92,11 +104,23 @@ class Measurement:
         One number or several.
     low, high : tuple of float
         Ends of the interval around each; equal to the values where no error is stated.
+
+    Raises
+    ------
+    ValueError
+        If there is no value, or a value is not finite or not inside its interval.
     """
 
     values: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.values or not len(self.values) == len(self.low) == len(self.high):
+            raise ValueError(f"a measurement needs values, each with an interval, got {asdict(self)}")
+        for value, low, high in zip(self.values, self.low, self.high, strict=True):
+            if not -math.inf < low <= value <= high < math.inf:
+                raise ValueError(f"a value lies in its interval, got {value!r} and [{low!r}, {high!r}]")
 
     def __str__(self) -> str:
         """The values as a reader sees them: four digits, intervals in brackets."""
@@ -118,11 +142,24 @@ class Finding:
         The claim.
     printed, corrected : Measurement or None
         What was measured for the statement as printed and for its correction.
+
+    Raises
+    ------
+    ValueError
+        If a measurement has fewer values than the claim is about, or the claim has no correction to be measured.
     """
 
     claim: Claim
     printed: Measurement | None = None
     corrected: Measurement | None = None
+
+    def __post_init__(self) -> None:
+        name, least = self.claim.id, self.claim.least
+        for measurement in filter(None, (self.printed, self.corrected)):
+            if len(measurement.values) < least:
+                raise ValueError(f"{name} is about {least} values or more, got {len(measurement.values)}")
+        if self.corrected is not None and self.claim.corrected_test is None:
+            raise ValueError(f"{name} has no correction in the ledger, but one was measured")
 
     @property
     def verdict(self) -> str:
@@ -152,55 +189,64 @@ def _words(test: Mapping[str, object]) -> str:
     return WORDS[name](parameter)
 
 
-def _round(number: float) -> float:
-    return float(f"{float(number):.{DIGITS}g}")
+def _round(number: float, digits: int = DIGITS) -> float:
+    return float(f"{number:.{digits}g}")
 
 
 def _number(value: float) -> str:
     """Four digits, without an exponent where that is readable."""
+    value = _round(value)
     return f"{value:.{DIGITS}g}" if value and not 1e-4 <= abs(value) < 1e6 else f"{value:.10f}".rstrip("0").rstrip(".")
 
 
 def _range(value: float, low: float, high: float) -> str:
-    if low == high == value:
-        return _number(value)
-    return f"{_number(value)} [{_number(low)}, {_number(high)}]"
+    shown, start, end = map(_number, (value, low, high))
+    return shown if shown == start == end else f"{shown} [{start}, {end}]"
 
 
 def measured(values: float | Sequence[float], error: float | Sequence[float] | None = None) -> Measurement:
-    """A measurement, for `survives`.
+    """A measurement, for `assess`.
 
     Parameters
     ----------
     values : float or sequence of float
-        What was measured.
+        What was measured: a number, a list, an array of one dimension, a series.
     error : float or sequence of float, optional
         Half the width of the interval around each value; none is stated by default.
 
     Returns
     -------
     Measurement
-        The same, rounded to four significant digits.
+        Values and intervals.
 
     Raises
     ------
     ValueError
-        If there is no value, a value is not finite, an error is negative, or the numbers of values and errors differ.
+        If there is no value, something is not a finite number, an error is negative, or the numbers of values and
+        errors differ.
     """
-    numbers = [float(value) for value in _several(values)]
-    errors = [0.0] * len(numbers) if error is None else [float(value) for value in _several(error)]
-    errors = errors * len(numbers) if len(errors) == 1 else errors
-    if not numbers or not all(map(math.isfinite, [*numbers, *errors])):
+    numbers, errors = _numbers(values), [0.0] if error is None else _numbers(error)
+    if not numbers or errors is None:
         raise ValueError(f"a measurement needs finite numbers, got {values!r} with error {error!r}")
+    errors = errors * len(numbers) if len(errors) == 1 else errors
     if len(errors) != len(numbers) or min(errors) < 0:
         raise ValueError(f"a measurement needs one error >= 0 for all values or for each, got {error!r} for {values!r}")
-    low = tuple(_round(value - width) for value, width in zip(numbers, errors, strict=True))
-    high = tuple(_round(value + width) for value, width in zip(numbers, errors, strict=True))
-    return Measurement(tuple(map(_round, numbers)), low, high)
+    ends = [[value + sign * width for value, width in zip(numbers, errors, strict=True)] for sign in (0, -1, 1)]
+    return Measurement(*(tuple(_round(number, EXACT_DIGITS) for number in end) for end in ends))
 
 
-def _several(values: object) -> list:
-    return list(values) if isinstance(values, Iterable) else [values]
+def _numbers(values: object) -> list[float] | None:
+    """One number or several as floats; None if something in them is not a finite number."""
+    plain = _plain(values)
+    several = [_plain(value) for value in plain] if isinstance(plain, list | tuple | range) else [plain]
+    if all(isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) for value in several):
+        return [float(value) for value in several]
+    return None
+
+
+def _plain(value: object) -> object:
+    """Arrays, series, tensors and their scalars as Python lists and numbers."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 @cache
@@ -241,21 +287,26 @@ def assess(claim_id: str, printed: object, corrected: object = None) -> Finding:
     claim_id : str
         Id in the ledger.
     printed : float, sequence of float or Measurement
-        What was measured for the statement as it is printed.
+        What was measured for the statement as it is printed; None only for a claim that cannot be tested here.
     corrected : float, sequence of float or Measurement, optional
         What was measured for its correction.
 
     Raises
     ------
     ValueError
-        If the ledger has no such claim, or the claim has no correction to be measured.
+        If the ledger has no such claim, nothing was measured, there are fewer values than the claim is about, or the
+        claim has no correction to be measured.
     """
+    claim = _claim(claim_id)
+    if printed is None and not claim.needs:
+        raise ValueError(f"{claim_id} can be tested here, but nothing was measured")
+    return Finding(claim, _as_measurement(printed), _as_measurement(corrected))
+
+
+def _claim(claim_id: str) -> Claim:
     if claim_id not in load():
         raise ValueError(f"the ledger has no claim {claim_id!r}; ids look like {next(iter(load()))!r}")
-    claim = load()[claim_id]
-    if corrected is not None and claim.corrected_test is None:
-        raise ValueError(f"{claim_id} has no correction in the ledger, but one was measured")
-    return Finding(claim, _as_measurement(printed), _as_measurement(corrected))
+    return load()[claim_id]
 
 
 def _as_measurement(value: object) -> Measurement | None:
@@ -308,7 +359,7 @@ def account(finding: Finding) -> list[str]:
         lines.append(f"Instead, {claim.correction}: {seen}; holds if {_words(claim.corrected_test)}")
     if finding.printed is None and claim.needs:
         lines.append(f"It would take {claim.needs}.")
-    return [line[0].upper() + line[1:] for line in lines]
+    return [line[0].upper() + line[1:] if re.match("[a-z]{2}", line) else line for line in lines]  # not ρ, t, τ
 
 
 def _as_row(finding: Finding) -> str:
@@ -327,9 +378,13 @@ def anchor(claim_id: str) -> str:
 
 
 def as_record(finding: Finding) -> dict:
-    """A finding as plain data, as a notebook keeps it."""
-    parts = {name: asdict(part) for name in ("printed", "corrected") if (part := getattr(finding, name))}
-    return {"id": finding.claim.id, "verdict": finding.verdict, **parts}
+    """A finding as plain data, as a notebook keeps it: numbers as shown, the verdict from the exact ones."""
+    parts = {name: part for name in ("printed", "corrected") if (part := getattr(finding, name))}
+    kept = {
+        name: {key: tuple(map(_round, numbers)) for key, numbers in asdict(part).items()}
+        for name, part in parts.items()
+    }
+    return {"id": finding.claim.id, "verdict": finding.verdict, **kept}
 
 
 def from_record(record: Mapping[str, object]) -> Finding:
@@ -339,7 +394,7 @@ def from_record(record: Mapping[str, object]) -> Finding:
         for name in ("printed", "corrected")
         if name in record
     }
-    return Finding(load()[str(record["id"])], **parts)
+    return Finding(_claim(record["id"]), **parts)
 
 
 def records(nb: NotebookNode) -> list[dict]:
@@ -361,7 +416,8 @@ def check(nb: NotebookNode, chapter: str) -> list[str]:
     Returns
     -------
     list of str
-        Claims of another chapter, missing and repeated ones, and verdicts that do not follow from the numbers.
+        Claims of another chapter, missing and repeated ones, verdicts that do not follow from the numbers (rounding
+        included), measurements that are typed, and boxes that the tests of the notebooks do not compare.
     """
     found = records(nb)
     ids = [record["id"] for record in found]
@@ -370,13 +426,41 @@ def check(nb: NotebookNode, chapter: str) -> list[str]:
     problems += [f"{name} is measured twice" for name in sorted(set(ids)) if ids.count(name) > 1]
     problems += [f"{name} belongs to this chapter but is not measured" for name in expected if name not in ids]
     for record in found:
-        if record["id"] not in load():
-            continue
+        if record["id"] in load():
+            problems += _check_record(record, chapter)
+    for number, cell in enumerate(nb.cells, start=1):
+        if records(v4.new_notebook(cells=[cell])):
+            problems += [f"cell {number} {problem}" for problem in _check_cell(cell)]
+    return problems
+
+
+def _check_record(record: Mapping[str, object], chapter: str) -> list[str]:
+    name, problems = record["id"], []
+    try:
         finding = from_record(record)
-        if finding.claim.chapter != chapter:
-            problems.append(f"{record['id']} belongs to the chapter {finding.claim.chapter!r}")
-        if finding.verdict != record["verdict"]:
-            problems.append(f"{record['id']}: {finding.verdict!r} follows from the numbers, not {record['verdict']!r}")
+    except (TypeError, ValueError) as error:
+        return [f"{name}: {error}"]
+    if finding.claim.chapter != chapter:
+        problems.append(f"{name} belongs to the chapter {finding.claim.chapter!r}")
+    if finding.printed is None and not finding.claim.needs:
+        problems.append(f"{name} is shown but not measured")
+    if finding.verdict != record["verdict"]:
+        problems.append(f"{name}: {finding.verdict!r} follows from the numbers, not {record['verdict']!r}")
+    return problems
+
+
+def _check_cell(cell: NotebookNode) -> list[str]:
+    problems = [] if COMPARED in cell.metadata.get("tags", []) else [f"shows claims but has no tag {COMPARED!r}"]
+    source = re.sub(r"^(\s*)[%!].*$", r"\1pass", cell.source, flags=re.MULTILINE)
+    for call in ast.walk(ast.parse(source)):
+        name = isinstance(call, ast.Call) and getattr(call.func, "attr", getattr(call.func, "id", ""))
+        given = {"assess": 1, "measured": 0}.get(name)
+        if given is None:
+            continue
+        for value in [*call.args[given:], *(keyword.value for keyword in call.keywords)]:
+            names = {node.id for node in ast.walk(value) if isinstance(node, ast.Name)}
+            if not names - {"claims", "measured"}:
+                problems.append(f"types a measurement: {ast.unparse(value)}")
     return problems
 
 

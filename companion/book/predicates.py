@@ -14,6 +14,8 @@ Interval = tuple[float, float]
 
 
 def _all(answers: Sequence[bool | None]) -> bool | None:
+    if not answers:
+        raise ValueError("a test needs a value or more, got none")
     return False if False in answers else None if None in answers else True
 
 
@@ -68,15 +70,19 @@ def increasing(intervals: Sequence[Interval], least: float) -> bool | None:
 
 
 def reproduces(intervals: Sequence[Interval], effect: Mapping[str, float]) -> bool | None:
-    """Every interval holds the printed effect `value` and excludes `null`, which is what no effect would give."""
+    """Every interval reaches the printed effect `value` and excludes `null`, which is what no effect would give.
+
+    An effect larger than the printed one reproduces it; one that is certainly smaller does not.
+    """
     return _all([_reproduces(interval, effect["value"], effect["null"]) for interval in intervals])
 
 
 def _reproduces(interval: Interval, value: float, null: float) -> bool | None:
-    low, high = interval
-    if not low <= value <= high:
+    sign = math.copysign(1, value - null)
+    near, far = sorted(sign * (end - null) for end in interval)
+    if far < abs(value - null):
         return False
-    return None if low <= null <= high else True
+    return True if near > 0 else None
 
 
 PREDICATES: dict[str, Callable[..., bool | None]] = {
@@ -92,5 +98,5 @@ WORDS: dict[str, Callable[..., str]] = {
     "equals": lambda value: f"equal to {value:g}",
     "decreasing": lambda least: "decreasing" if least == 0 else f"decreasing by more than {least:g}",
     "increasing": lambda least: "increasing" if least == 0 else f"increasing by more than {least:g}",
-    "reproduces": lambda effect: f"the interval holds {effect['value']:g} and excludes {effect['null']:g}",
+    "reproduces": lambda effect: f"the interval reaches {effect['value']:g} and excludes {effect['null']:g}",
 }

@@ -19,7 +19,11 @@ from pathlib import Path
 
 PYPROJECT = Path("pyproject.toml")
 KEY = "Repository"
-GITHUB = re.compile(r"https://github\.com/(?P<owner>[A-Za-z0-9][A-Za-z0-9-]*)/(?P<name>[A-Za-z0-9._-]+?)(?:\.git)?/?")
+GITHUB = re.compile(
+    r"(?i:https://github\.com)/(?P<owner>[A-Za-z0-9][A-Za-z0-9-]*)/(?P<name>[A-Za-z0-9._-]+?)(?:\.git)?/?", re.ASCII
+)
+TABLE = re.compile(r"\s*\[\s*project\s*\.\s*urls\s*\]\s*(#.*)?")
+ENTRY = re.compile(rf"""\s*(["']?){KEY}\1\s*=""")
 COLAB = "https://colab.research.google.com"
 EXTRA = "chapters"  # what a chapter needs and Colab may lack
 
@@ -83,7 +87,7 @@ def read(pyproject: Path = PYPROJECT) -> Repository:
     """
     project = tomllib.loads(pyproject.read_text("utf-8"))["project"]
     url = project.get("urls", {}).get(KEY)
-    return Repository(project["name"], project["version"], url and checked(url))
+    return Repository(project["name"], project["version"], checked(url) if url else None)
 
 
 def checked(url: str) -> str:
@@ -95,7 +99,7 @@ def checked(url: str) -> str:
         If it is not the address of a repository on GitHub, the only host whose notebooks Colab opens.
     """
     match = GITHUB.fullmatch(url.strip())
-    if match is None:
+    if match is None or match["name"] in (".", "..") or match["name"].lower().endswith(".git"):
         raise ValueError(f"the repository URL must be https://github.com/OWNER/NAME, got {url!r}")
     return f"https://github.com/{match['owner']}/{match['name']}"
 
@@ -106,20 +110,34 @@ def write(url: str | None, pyproject: Path = PYPROJECT) -> None:
     Raises
     ------
     ValueError
-        If the URL is not accepted, or the file has no table `[project.urls]`.
+        If the URL is not accepted, or the file has no table `[project.urls]` in which the URL can stand on one line.
     """
-    line = f'{KEY} = "{checked(url)}"\n' if url else ""
-    text = pyproject.read_text("utf-8")
-    head, table, rest = text.partition("[project.urls]\n")
-    if not table:
+    home = None if url is None else checked(url)
+    text = pyproject.read_bytes().decode("utf-8")  # as bytes, so that line ends stay what they are
+    lines = text.splitlines(keepends=True)
+    start = next((number for number, line in enumerate(lines, start=1) if TABLE.fullmatch(line.rstrip())), None)
+    if start is None:
         raise ValueError(f"{pyproject} has no table [project.urls]")
-    body, bracket, tail = rest.partition("\n[")
-    body = re.sub(rf"^{KEY} *=.*\n?", "", body + "\n", flags=re.MULTILINE)
-    new = head + table + line + body.removesuffix("\n") + bracket + tail
-    tomllib.loads(new)
+    end = next((number for number in range(start, len(lines)) if lines[number].lstrip().startswith("[")), len(lines))
+    newline = "\r\n" if lines[0].endswith("\r\n") else "\n"
+    new = [*lines[:start], *(line for line in lines[start:end] if not ENTRY.match(line)), *lines[end:]]
+    if home:
+        new[start - 1] = new[start - 1].rstrip("\r\n") + newline
+        new.insert(start, f'{KEY} = "{home}"{newline}')
+    if not _differ_in_url_only(text, "".join(new), home):
+        raise ValueError(f"{pyproject}: write {KEY} on one line of the table [project.urls], in no other way")
     temporary = pyproject.with_name(pyproject.name + ".tmp")
-    temporary.write_text(new, "utf-8")
+    temporary.write_bytes("".join(new).encode())
     temporary.replace(pyproject)
+
+
+def _differ_in_url_only(old: str, new: str, home: str | None) -> bool:
+    try:
+        before, after = tomllib.loads(old), tomllib.loads(new)
+        before["project"]["urls"].pop(KEY, None)
+        return after["project"]["urls"].pop(KEY, None) == home and after == before
+    except (tomllib.TOMLDecodeError, KeyError):
+        return False
 
 
 def main(arguments: list[str] | None = None) -> int:
