@@ -30,12 +30,8 @@ THIN = r"""() => {
     formula.replaceChildren();
 }"""
 
-# The rules that depend on the theme; all others find the same in light and dark.
-COLOURS = ("color-contrast", "link-in-text-block")
 # preload=false: axe would fetch the stylesheets again, one of them from a wrong address.
-RUN = r"""(rules) => axe.run(document, {
-  preload: false, resultTypes: ["violations"], ...(rules && { runOnly: { type: "rule", values: rules } }),
-})"""
+RUN = "() => axe.run(document, { preload: false, resultTypes: ['violations'] })"
 
 
 @functools.cache
@@ -56,7 +52,7 @@ def prepare(page: Page) -> None:
     page.evaluate(THIN)
 
 
-def axe_problems(page: Page, theme: str, width: int, rules: tuple[str, ...] = ()) -> list[str]:
+def axe_problems(page: Page, theme: str, width: int) -> list[str]:
     """Violations of the rules of axe.
 
     Parameters
@@ -67,8 +63,6 @@ def axe_problems(page: Page, theme: str, width: int, rules: tuple[str, ...] = ()
         The theme to judge; set by the attribute that the theme's own button sets.
     width : int
         The width of the window in pixels.
-    rules : tuple of str
-        Names of the rules; none means all that axe applies by default.
 
     Returns
     -------
@@ -78,7 +72,7 @@ def axe_problems(page: Page, theme: str, width: int, rules: tuple[str, ...] = ()
     page.evaluate("(theme) => { document.documentElement.dataset.theme = theme; }", theme)
     page.set_viewport_size({"width": width, "height": 900})
     page.evaluate("() => new Promise((done) => setTimeout(done, 400))")  # colours fade over
-    violations = page.evaluate(RUN, list(rules) or None)["violations"]
+    violations = page.evaluate(RUN)["violations"]
     return [
         f"{violation['id']} ({theme}, {width} pixels): {' '.join(map(str, node['target']))}: "
         f"{' '.join(node['failureSummary'].split())[:240]}"
