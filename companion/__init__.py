@@ -1,6 +1,6 @@
 """Companion package of *The Spectral Theory of LoRA*.
 
-The mathematics (`marchenko_pastur`, `rank_rules`) needs NumPy and SciPy only; what touches a model
+The mathematics (`marchenko_pastur`, `rank_rules`, `statistics`) needs NumPy and SciPy only; what touches a model
 (`gradients`, `spectral_lora`, `finetune`) is imported when first used, so that `import companion` never loads torch.
 """
 
@@ -8,7 +8,10 @@ import importlib
 
 __version__ = "0.1.0"
 
-_SUBMODULES = {"advice", "data", "finetune", "gradients", "marchenko_pastur", "rank_rules", "spectral_lora", "study", "targets"}
+_SUBMODULES = {
+    "advice", "data", "finetune", "gradients", "marchenko_pastur", "rank_rules", "spectral_lora", "statistics", "study",
+    "targets",
+}  # fmt: skip
 
 __all__ = sorted(_SUBMODULES)
 

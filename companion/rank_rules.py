@@ -3,6 +3,7 @@
 Every rule takes the singular values first (any order, they are sorted), then its own parameter, and returns an
 ``int >= 0``. `RULES` maps names to rules; `make_rule` turns a name, a name with a parameter (``"energy:0.9"``) or a
 callable into a function of a whole spectrum (`Spectrum`), which is what `companion.spectral_lora` applies per matrix.
+`allocate` decides for all matrices together, under a budget of parameters.
 """
 
 from collections.abc import Callable
@@ -14,8 +15,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from companion._validate import matrix_shape
+from companion.allocation import Allocation, allocate
 
-__all__ = ["RULES", "Spectrum", "energy_rank", "floor_rank", "gap_rank", "make_rule", "ratio_rank", "threshold_rank"]
+__all__ = [
+    "RULES",
+    "Allocation",
+    "Spectrum",
+    "allocate",
+    "energy_rank",
+    "floor_rank",
+    "gap_rank",
+    "make_rule",
+    "ratio_rank",
+    "threshold_rank",
+]
 
 
 class Spectrum(Protocol):

@@ -1,0 +1,188 @@
+"""Ranks under a budget: which singular directions of which matrices to pay for.
+
+One more rank in matrix l costs ``costs[l]`` parameters (``out + in`` for LoRA) and, in the quadratic model with
+curvature kappa_l, lowers the loss by ``s_{r+1}^2 / (2 kappa_l)``. Gains of one matrix never increase with the rank, so
+a choice of directions is a choice of ranks. Buying by gain per parameter is right for equal costs and can lose at the
+end of the budget for unequal ones; `allocate` is exact for both.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from math import gcd
+from numbers import Integral
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from companion import _validate
+
+__all__ = ["Allocation", "allocate"]
+
+MAX_STATES = 10**10  # directions times units of budget that dynamic programming may visit; about two seconds per 10^9
+
+
+class Allocation(dict[str, int]):
+    """Ranks by matrix, with what they cost.
+
+    Attributes
+    ----------
+    budget, spent, unspent : int
+        Parameters allowed, used and left over. Something is left over when the spectra hold nothing more to buy, when
+        `max_rank` stops it, or when no combination of costs fills the budget better.
+    gain : float
+        Sum of the gains of all kept directions.
+    """
+
+    def __init__(self, ranks: Mapping[str, int], budget: int, spent: int, gain: float) -> None:
+        super().__init__(ranks)
+        self.budget, self.spent, self.gain = budget, spent, gain
+
+    @property
+    def unspent(self) -> int:
+        return self.budget - self.spent
+
+
+def allocate(
+    spectra: Mapping[str, object],
+    costs: Mapping[str, int],
+    budget: int,
+    min_rank: int = 0,
+    max_rank: int | None = None,
+    curvature: Mapping[str, float] | None = None,
+) -> Allocation:
+    """Ranks with the largest total gain that cost no more than the budget; exact, also for unequal costs.
+
+    Maximises ``sum_l sum_{i <= r_l} s_{l,i}^2 / (2 kappa_l)`` over the ranks r_l subject to
+    ``sum_l r_l costs_l <= budget``. Among equal gains the cheaper choice wins, then, at equal costs, the first matrix.
+    Directions without gain are never bought.
+
+    Parameters
+    ----------
+    spectra : mapping of str to array or Spectrum
+        Singular values of each matrix in any order, or an object that has them as `singular_values`.
+    costs : mapping of str to int
+        Parameters that one rank costs in each matrix, for the same names.
+    budget : int
+        Parameters to spend in all.
+    min_rank, max_rank : int, optional
+        Bounds on the rank of every matrix; a matrix never gets more than it has singular values.
+    curvature : mapping of str to float, optional
+        kappa_l > 0 of each matrix; 1 for all by default.
+
+    Returns
+    -------
+    Allocation
+        A dict of ranks with `spent`, `unspent`, `budget` and `gain`.
+
+    Raises
+    ------
+    TypeError
+        A number of the wrong type.
+    ValueError
+        No spectrum, names that differ, a cost or curvature that is not positive, bounds that contradict each other, or
+        a budget that does not pay for `min_rank` everywhere; the message says what is missing.
+
+    Notes
+    -----
+    Dynamic programming over the budget in units of the greatest common divisor of the costs. Matrices of equal cost are
+    one class whose best k directions are its k largest gains, so the work is (directions) x (units of budget).
+
+    Examples
+    --------
+    >>> spectra = {"a": [3.7416573867739413], "b": [3.1622776601683795, 3.1622776601683795]}
+    >>> ranks = allocate(spectra, costs={"a": 6, "b": 5}, budget=10)
+    >>> dict(ranks), ranks.spent, round(ranks.gain)
+    ({'a': 0, 'b': 2}, 10, 10)
+    """
+    gains, prices = _checked(spectra, costs, curvature)
+    low = _rank_bound("min_rank", min_rank, 0)
+    high = None if max_rank is None else _rank_bound("max_rank", max_rank, low)
+    budget = _rank_bound("budget", budget, 0)
+    kept = {name: values[:high] for name, values in gains.items()}
+    floor = {name: min(low, values.size) for name, values in kept.items()}
+    needed = sum(rank * prices[name] for name, rank in floor.items())
+    if needed > budget:
+        raise ValueError(f"budget {budget} does not pay for min_rank={low} everywhere, which costs {needed}")
+    extra = {name: values[floor[name] :] for name, values in kept.items()}
+    ranks = _best({name: values[values > 0] for name, values in extra.items()}, prices, budget - needed)
+    ranks = {name: rank + floor[name] for name, rank in ranks.items()}
+    spent = sum(rank * prices[name] for name, rank in ranks.items())
+    return Allocation(ranks, budget, spent, float(sum(kept[name][:rank].sum() for name, rank in ranks.items())))
+
+
+def _best(gains: Mapping[str, np.ndarray], prices: Mapping[str, int], budget: int) -> dict[str, int]:
+    """How many of the leading gains of each matrix to buy."""
+    classes = defaultdict(list)
+    for name in gains:
+        classes[prices[name]].append(name)
+    unit = gcd(*classes)
+    # For every class: all its gains from large to small, with the place of their matrix; a stable sort keeps the order.
+    ordered, owners = {}, {}
+    for price, names in classes.items():
+        values = np.concatenate([gains[name] for name in names])
+        places = np.concatenate([np.full(gains[name].size, place) for place, name in enumerate(names)])
+        order = np.argsort(-values, kind="stable")[: budget // price]
+        ordered[price], owners[price] = values[order], places[order]
+    counts = _counts(ordered, budget // unit, unit)
+    ranks = {}
+    for price, names in classes.items():
+        bought = np.bincount(owners[price][: counts[price]], minlength=len(names))
+        ranks |= dict(zip(names, bought.tolist(), strict=True))
+    return {name: ranks[name] for name in gains}
+
+
+def _counts(ordered: Mapping[int, np.ndarray], states: int, unit: int) -> dict[int, int]:
+    """How many directions of each class to buy: dynamic programming over what is spent, in units."""
+    work = sum(values.size for values in ordered.values()) * (states + 1)
+    if work > MAX_STATES:
+        raise ValueError(
+            f"the costs have the common divisor {unit}, which makes the exact search too long ({work:.1e} steps, at "
+            f"most {MAX_STATES:.0e}): round costs and budget to a larger unit, or set max_rank"
+        )
+    best, choices = np.zeros(states + 1), {}  # best[b]: largest gain for at most b units
+    for price, values in ordered.items():
+        step, total = price // unit, 0.0
+        choice, new = np.zeros(states + 1, dtype=np.int64), best.copy()
+        for count, value in enumerate(values.tolist(), start=1):
+            total += value
+            offer = best[: states + 1 - count * step] + total
+            better = offer > new[count * step :]
+            new[count * step :][better] = offer[better]
+            choice[count * step :][better] = count
+        best, choices[price] = new, choice
+    counts, left = {}, int(np.argmax(best))  # the first of equal values: the cheapest
+    for price in reversed(ordered):
+        counts[price] = int(choices[price][left])
+        left -= counts[price] * (price // unit)
+    return counts
+
+
+def _checked(
+    spectra: Mapping[str, object], costs: Mapping[str, int], curvature: Mapping[str, float] | None
+) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """Gains of every matrix from large to small, and costs; errors name the matrix."""
+    if not spectra:
+        raise ValueError("spectra is empty: there is nothing to allocate ranks to")
+    for name, mapping in (("costs", costs), ("curvature", curvature)):
+        if mapping is not None and set(mapping) != set(spectra):
+            differing = ", ".join(map(repr, sorted(set(mapping) ^ set(spectra), key=str)[:3]))
+            raise ValueError(f"{name} and spectra must have the same names; only one of them has {differing}")
+    prices = {name: _rank_bound(f"costs[{name!r}]", costs[name], 1) for name in spectra}
+    gains = {}
+    for name, given in spectra.items():
+        values = _validate.nonnegative(f"spectra[{name!r}]", getattr(given, "singular_values", given))
+        if values.ndim != 1 or not values.size:
+            raise ValueError(f"spectra[{name!r}] must hold singular values in one dimension, got shape {values.shape}")
+        kappa = 1.0 if curvature is None else _validate.number(f"curvature[{name!r}]", curvature[name])
+        if kappa <= 0:
+            raise ValueError(f"curvature[{name!r}] must be > 0, got {kappa!r}")
+        gains[name] = np.sort(values)[::-1] ** 2 / (2 * kappa)
+    return gains, prices
+
+
+def _rank_bound(name: str, value: int, least: int) -> int:
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be >= {least}, got {value}")
+    return int(value)
