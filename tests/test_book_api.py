@@ -63,7 +63,7 @@ def documented(value):
     """Names that the sections Parameters and Attributes explain."""
     found = sections(value)
     text = found.get("Parameters", "") + "\n" + found.get("Attributes", "")
-    entries = re.findall(r"^(\w[\w, ]*?)(?: :.*)?$", text, re.MULTILINE)
+    entries = re.findall(r"^\*{0,2}(\w[\w, ]*?)(?: :.*)?$", text, re.MULTILINE)
     return {name.strip() for entry in entries for name in entry.split(",")}
 
 

@@ -40,9 +40,9 @@ def test_two_writers_do_not_mix_lines(tmp_path):
     path = tmp_path / "study.jsonl"
     code = (
         "import sys; from pathlib import Path; from companion.study import append_record\n"
-        "for i in range(50): append_record(Path(sys.argv[1]), {'config': {'i': i, 'fill': 'x' * 3000}})"
+        "for i in range(50): append_record(Path(sys.argv[1]), {'config': {'i': i, 'writer': sys.argv[2], 'fill': 'x' * 3000}})"
     )
-    writers = [subprocess.Popen([sys.executable, "-c", code, str(path)]) for _ in range(2)]
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(path), name]) for name in "ab"]
     assert [writer.wait() for writer in writers] == [0, 0]
     assert len(read_records(path)) == 100
 
