@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 _SUBMODULES = {
     "advice", "data", "finetune", "gradients", "marchenko_pastur", "rank_rules", "spectral_lora", "statistics", "study",
-    "targets",
+    "targets", "truncation",
 }  # fmt: skip
 
 __all__ = sorted(_SUBMODULES)
