@@ -1,0 +1,101 @@
+"""The official metrics of the GLUE tasks, from predictions and labels."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+from sklearn import metrics
+
+from companion import _validate
+
+__all__ = ["METRICS", "score", "task_metrics"]
+
+
+def _unless_constant(correlation: Callable[[np.ndarray, np.ndarray], float]) -> Callable[..., float]:
+    """A correlation that is 0 where one side is constant, and warns of nothing."""
+
+    def value(labels: np.ndarray, predictions: np.ndarray) -> float:
+        constant = np.ptp(labels) == 0 or np.ptp(predictions) == 0
+        return 0.0 if constant else float(correlation(labels, predictions))
+
+    return value
+
+
+_FUNCTIONS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "accuracy": lambda labels, predictions: float(np.mean(labels == predictions)),
+    "f1": lambda labels, predictions: float(metrics.f1_score(labels, predictions, zero_division=0.0)),
+    "matthews": _unless_constant(metrics.matthews_corrcoef),
+    "pearson": _unless_constant(lambda labels, predictions: stats.pearsonr(labels, predictions).statistic),
+    "spearman": _unless_constant(lambda labels, predictions: stats.spearmanr(labels, predictions).statistic),
+}
+
+METRICS: dict[str, tuple[str, ...]] = {
+    "cola": ("matthews",),
+    "mnli": ("accuracy",),
+    "mrpc": ("accuracy", "f1"),
+    "qnli": ("accuracy",),
+    "qqp": ("accuracy", "f1"),
+    "rte": ("accuracy",),
+    "sst2": ("accuracy",),
+    "stsb": ("pearson", "spearman"),
+}
+"""Official metrics of each task; where there are two, GLUE takes their mean."""
+
+
+def task_metrics(task: str, labels: ArrayLike, predictions: ArrayLike) -> dict[str, float]:
+    """Official metrics of a task.
+
+    Parameters
+    ----------
+    task : str
+        Name of a GLUE task, or of a bundled subset such as ``"qnli-mini"``; any other name means accuracy for whole
+        numbers and Spearman's correlation for others.
+    labels, predictions : array_like, shape (n,)
+        Classes, or scores for a regression.
+
+    Returns
+    -------
+    dict of str to float
+        By metric, between -1 and 1. A correlation with a constant is 0.
+
+    Raises
+    ------
+    TypeError
+        Labels or predictions that are not numbers.
+    ValueError
+        None of them, different lengths, NaN or infinity.
+
+    Examples
+    --------
+    >>> task_metrics("mrpc", labels=[1, 1, 0, 0], predictions=[1, 0, 0, 0])
+    {'accuracy': 0.75, 'f1': 0.6666666666666666}
+    """
+    truth, found = _validate.reals("labels", labels), _validate.reals("predictions", predictions)
+    if truth.ndim != 1 or truth.shape != found.shape or not truth.size:
+        raise ValueError(f"labels and predictions must have the same length >= 1, got {truth.shape} and {found.shape}")
+    names = METRICS.get(task.removesuffix("-mini"))
+    if names is None:
+        whole = np.all(truth == np.round(truth)) and np.all(found == np.round(found))
+        names = ("accuracy",) if whole else ("spearman",)
+    return {name: _FUNCTIONS[name](truth, found) for name in names}
+
+
+def score(values: dict[str, float]) -> float:
+    """One number for a task, in points: 100 times the mean of its official metrics.
+
+    Parameters
+    ----------
+    values : dict of str to float
+        As from `task_metrics`.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> score({"accuracy": 0.8, "f1": 0.9})
+    85.0
+    """
+    return round(100 * sum(values.values()) / len(values), 10)
