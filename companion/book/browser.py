@@ -110,7 +110,8 @@ def _first_that_starts(playwright: Playwright, failures: list[str]) -> Browser |
 def _installers() -> Iterator[list[str]]:
     yield [sys.executable, "-m", "playwright", "install", "chromium"]
     if _is_root() and shutil.which("apt-get"):
-        yield ["sh", "-c", "apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium"]
+        packages = "chromium fonts-dejavu-core fonts-liberation"  # with fonts as wide as those of most readers
+        yield ["sh", "-c", f"apt-get update -qq && apt-get install -y -qq --no-install-recommends {packages}"]
 
 
 def _run(command: list[str], failures: list[str]) -> bool:
