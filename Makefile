@@ -93,6 +93,7 @@ repoint: $(INSTALLED) ## point buttons and first cells at another repository: ma
 # In Chromium, which is installed where that is possible. Without a site or a browser this fails: nothing is skipped.
 check-pages: $(INSTALLED) ## look at every page of the built site: maths, links, light, dark, narrow, print, accessibility
 	@$(PY) -m companion.book.browser
+	@test -f $(PDF) || $(MAKE) --no-print-directory pdf
 	$(PY) -m pytest tests/pages -q -n 2 --dist loadgroup -rs
 
 # A PDF belongs to one site: building the site anew removes it.

@@ -18,6 +18,29 @@ def number(name: str, value: float) -> float:
     return float(value)
 
 
+def positive(name: str, value: float) -> float:
+    """A finite real number > 0."""
+    if (x := number(name, value)) <= 0:
+        raise ValueError(f"{name} must be > 0, got {value!r}")
+    return x
+
+
+def probability(name: str, value: float) -> float:
+    """A real number strictly between 0 and 1."""
+    if not 0 < (x := number(name, value)) < 1:
+        raise ValueError(f"{name} must lie between 0 and 1, got {value!r}")
+    return x
+
+
+def integer(name: str, value: int, least: int) -> int:
+    """An integer that is not too small."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be >= {least}, got {value}")
+    return int(value)
+
+
 def noise_level(noise: float) -> float:
     """A standard deviation: finite and >= 0."""
     if (value := number("noise", noise)) < 0:

@@ -9,7 +9,6 @@ end of the budget for unequal ones; `allocate` is exact for both.
 from collections import defaultdict
 from collections.abc import Mapping
 from math import gcd
-from numbers import Integral
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -95,9 +94,9 @@ def allocate(
     ({'a': 0, 'b': 2}, 10, 10)
     """
     gains, prices = _checked(spectra, costs, curvature)
-    low = _rank_bound("min_rank", min_rank, 0)
-    high = None if max_rank is None else _rank_bound("max_rank", max_rank, low)
-    budget = _rank_bound("budget", budget, 0)
+    low = _validate.integer("min_rank", min_rank, 0)
+    high = None if max_rank is None else _validate.integer("max_rank", max_rank, low)
+    budget = _validate.integer("budget", budget, 0)
     kept = {name: values[:high] for name, values in gains.items()}
     floor = {name: min(low, values.size) for name, values in kept.items()}
     needed = sum(rank * prices[name] for name, rank in floor.items())
@@ -167,22 +166,12 @@ def _checked(
         if mapping is not None and set(mapping) != set(spectra):
             differing = ", ".join(map(repr, sorted(set(mapping) ^ set(spectra), key=str)[:3]))
             raise ValueError(f"{name} and spectra must have the same names; only one of them has {differing}")
-    prices = {name: _rank_bound(f"costs[{name!r}]", costs[name], 1) for name in spectra}
+    prices = {name: _validate.integer(f"costs[{name!r}]", costs[name], 1) for name in spectra}
     gains = {}
     for name, given in spectra.items():
         values = _validate.nonnegative(f"spectra[{name!r}]", getattr(given, "singular_values", given))
         if values.ndim != 1 or not values.size:
             raise ValueError(f"spectra[{name!r}] must hold singular values in one dimension, got shape {values.shape}")
-        kappa = 1.0 if curvature is None else _validate.number(f"curvature[{name!r}]", curvature[name])
-        if kappa <= 0:
-            raise ValueError(f"curvature[{name!r}] must be > 0, got {kappa!r}")
+        kappa = 1.0 if curvature is None else _validate.positive(f"curvature[{name!r}]", curvature[name])
         gains[name] = np.sort(values)[::-1] ** 2 / (2 * kappa)
     return gains, prices
-
-
-def _rank_bound(name: str, value: int, least: int) -> int:
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be >= {least}, got {value}")
-    return int(value)

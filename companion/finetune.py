@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainingArguments
+
+from companion.metrics import FUNCTIONS
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -240,9 +241,8 @@ def evaluate(model: nn.Module, dataloader: "DataLoader") -> dict[str, float]:
         labels.append(batch["labels"])
     model.train(training)
     logits, truth = torch.cat(outputs).numpy(), torch.cat(labels).numpy()
-    if logits.shape[1] == 1:
-        return {"loss": loss / len(truth), "spearman": float(spearmanr(logits[:, 0], truth).statistic)}
-    return {"loss": loss / len(truth), "accuracy": float(np.mean(logits.argmax(1) == truth))}
+    name, predictions = ("spearman", logits[:, 0]) if logits.shape[1] == 1 else ("accuracy", logits.argmax(1))
+    return {"loss": loss / len(truth), name: FUNCTIONS[name](truth, predictions)}
 
 
 def adapter_parameters(model: nn.Module) -> int:

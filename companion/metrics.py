@@ -1,4 +1,4 @@
-"""The official metrics of the GLUE tasks, from predictions and labels."""
+"""The official metrics of the GLUE tasks (Wang et al., 2018, table 1), from predictions and labels."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from sklearn import metrics
 
 from companion import _validate
 
-__all__ = ["METRICS", "score", "task_metrics"]
+__all__ = ["FUNCTIONS", "METRICS", "score", "task_metrics"]
 
 
 def _unless_constant(correlation: Callable[[np.ndarray, np.ndarray], float]) -> Callable[..., float]:
@@ -22,13 +22,14 @@ def _unless_constant(correlation: Callable[[np.ndarray, np.ndarray], float]) -> 
     return value
 
 
-_FUNCTIONS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+FUNCTIONS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "accuracy": lambda labels, predictions: float(np.mean(labels == predictions)),
     "f1": lambda labels, predictions: float(metrics.f1_score(labels, predictions, zero_division=0.0)),
     "matthews": _unless_constant(metrics.matthews_corrcoef),
     "pearson": _unless_constant(lambda labels, predictions: stats.pearsonr(labels, predictions).statistic),
     "spearman": _unless_constant(lambda labels, predictions: stats.spearmanr(labels, predictions).statistic),
 }
+"""Each metric as a function of labels and predictions, both of shape (n,)."""
 
 METRICS: dict[str, tuple[str, ...]] = {
     "cola": ("matthews",),
@@ -43,16 +44,19 @@ METRICS: dict[str, tuple[str, ...]] = {
 """Official metrics of each task; where there are two, GLUE takes their mean."""
 
 
-def task_metrics(task: str, labels: ArrayLike, predictions: ArrayLike) -> dict[str, float]:
+def task_metrics(
+    task: str, labels: ArrayLike, predictions: ArrayLike, regression: bool = False
+) -> dict[str, float]:
     """Official metrics of a task.
 
     Parameters
     ----------
     task : str
-        Name of a GLUE task, or of a bundled subset such as ``"qnli-mini"``; any other name means accuracy for whole
-        numbers and Spearman's correlation for others.
+        Name of a GLUE task, or of a bundled subset such as ``"qnli-mini"``, or of any other task.
     labels, predictions : array_like, shape (n,)
         Classes, or scores for a regression.
+    regression : bool
+        For a task that is not in GLUE: Spearman's correlation if true, else accuracy.
 
     Returns
     -------
@@ -74,11 +78,8 @@ def task_metrics(task: str, labels: ArrayLike, predictions: ArrayLike) -> dict[s
     truth, found = _validate.reals("labels", labels), _validate.reals("predictions", predictions)
     if truth.ndim != 1 or truth.shape != found.shape or not truth.size:
         raise ValueError(f"labels and predictions must have the same length >= 1, got {truth.shape} and {found.shape}")
-    names = METRICS.get(task.removesuffix("-mini"))
-    if names is None:
-        whole = np.all(truth == np.round(truth)) and np.all(found == np.round(found))
-        names = ("accuracy",) if whole else ("spearman",)
-    return {name: _FUNCTIONS[name](truth, found) for name in names}
+    names = METRICS.get(task.removesuffix("-mini"), ("spearman",) if regression else ("accuracy",))
+    return {name: FUNCTIONS[name](truth, found) for name in names}
 
 
 def score(values: dict[str, float]) -> float:

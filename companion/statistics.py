@@ -6,7 +6,6 @@ margins are in the same unit, points in this book.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -95,7 +94,7 @@ def compare(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Compari
     difference = a - b
     mean, spread = difference.mean(), difference.std(ddof=1)
     error = spread / np.sqrt(a.size)
-    half = stats.t.ppf(0.5 + _probability("level", level) / 2, a.size - 1) * error
+    half = stats.t.ppf(0.5 + _validate.probability("level", level) / 2, a.size - 1) * error
     t = _ratio(mean, error)
     return Comparison(
         n=a.size,
@@ -110,7 +109,7 @@ def compare(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Compari
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
-    """p-values adjusted for several tests by Holm's step-down method.
+    """p-values adjusted for several tests by Holm's step-down method (Holm, 1979).
 
     Rejecting what is below alpha afterwards keeps the probability of one false rejection or more at alpha, whatever the
     tests have to do with each other.
@@ -146,7 +145,7 @@ def holm(p_values: ArrayLike) -> np.ndarray:
 
 
 def equivalence(differences: ArrayLike, margin: float = 0.5) -> float:
-    """p-value of two one-sided t tests (TOST) that the mean difference lies within the margin.
+    """p-value of two one-sided t tests (TOST; Schuirmann, 1987) that the mean difference lies within the margin.
 
     Parameters
     ----------
@@ -172,7 +171,7 @@ def equivalence(differences: ArrayLike, margin: float = 0.5) -> float:
     0.0005
     """
     values = _scores("differences", differences)
-    margin = _positive("margin", margin)
+    margin = _validate.positive("margin", margin)
     error = values.std(ddof=1) / np.sqrt(values.size)
     nearest = min(values.mean() + margin, margin - values.mean())
     return float(stats.t.sf(_ratio(nearest, error), values.size - 1))
@@ -209,9 +208,8 @@ def minimum_detectable_effect(spread: float, n: int, alpha: float = 0.05, power:
     """
     if _validate.number("spread", spread) < 0:
         raise ValueError(f"spread must be a standard deviation >= 0, got {spread!r}")
-    if not isinstance(n, Integral) or isinstance(n, bool) or n < 2:
-        raise ValueError(f"n must be an integer >= 2, got {n!r}")
-    if not _probability("alpha", alpha) < _probability("power", power):
+    n = _validate.integer("n", n, 2)
+    if not _validate.probability("alpha", alpha) < _validate.probability("power", power):
         raise ValueError(f"power must be larger than alpha, got power={power!r} and alpha={alpha!r}")
     critical = stats.t.ppf(1 - alpha / 2, n - 1)
 
@@ -264,9 +262,8 @@ def hierarchical_bootstrap(
     values = [_scores(f"differences[{name!r}]", seeds, least=1) for name, seeds in differences.items()]
     if len(values) < 2:
         raise ValueError(f"differences must hold two tasks or more, got {len(values)}")
-    if not isinstance(draws, Integral) or draws < 100:
-        raise ValueError(f"draws must be an integer >= 100, got {draws!r}")
-    tail = (1 - _probability("level", level)) / 2
+    draws = _validate.integer("draws", draws, 100)
+    tail = (1 - _validate.probability("level", level)) / 2
     tasks = rng.integers(len(values), size=(draws, len(values)))
     means = np.empty(tasks.shape)
     for number, seeds in enumerate(values):
@@ -288,15 +285,3 @@ def _ratio(value: float, scale: float) -> float:
     if scale > 0:
         return float(value / scale)
     return 0.0 if value == 0 else float(np.copysign(np.inf, value))
-
-
-def _probability(name: str, value: float) -> float:
-    if not 0 < _validate.number(name, value) < 1:
-        raise ValueError(f"{name} must lie between 0 and 1, got {value!r}")
-    return float(value)
-
-
-def _positive(name: str, value: float) -> float:
-    if _validate.number(name, value) <= 0:
-        raise ValueError(f"{name} must be > 0, got {value!r}")
-    return float(value)

@@ -188,7 +188,7 @@ class _Queue:
 
     def __iter__(self) -> Iterator[Config]:
         for key in self.waiting:
-            if self._has_time(self.configs[key]) and self.take(key) and not self._done_elsewhere(key):
+            if self._has_time(self.configs[key]) and self.take(key) and not self._recorded_elsewhere(key):
                 yield self.configs[key]
 
     def _has_time(self, config: Config) -> bool:
@@ -197,10 +197,9 @@ class _Queue:
         known = [record for record in self.records.values() if not is_failed(record) and "seconds" in record]
         return time.monotonic() + (self.estimate(config, known) or 0) < self.deadline
 
-    def _done_elsewhere(self, key: str) -> bool:
-        """Whether another driver recorded the run since this one began."""
-        record = _read(self.path).get(key)
-        return record is not None and not is_failed(record)
+    def _recorded_elsewhere(self, key: str) -> bool:
+        """Whether another driver recorded the run, with whatever result, since this one began."""
+        return _read(self.path).get(key) != self.records.get(key)
 
     def finished(self, record: dict) -> None:
         self.records[key_of(record["config"])] = record

@@ -121,8 +121,11 @@ def test_a_bound_decides_unless_it_lies_inside_the_interval(value, error, low, w
     interval = (value - error, value + error)
     answer = predicates.at_least([interval], low)
     assert answer is (True if low <= interval[0] else False if interval[1] < low else None)
-    assert predicates.at_most([interval], low) is not True or answer is not True or interval == (low, low)
-    assert predicates.between([interval], (low, low + abs(width))) in (True, False, None)
+    high = low + abs(width)
+    other = predicates.at_most([interval], high)
+    assert other is (True if interval[1] <= high else False if interval[0] > high else None)
+    both = False if False in (answer, other) else True if answer and other else None
+    assert predicates.between([interval], (low, high)) is both
 
 
 @given(st.lists(numbers, min_size=1, max_size=5), numbers)

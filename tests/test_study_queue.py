@@ -175,3 +175,16 @@ def test_bad_input_is_named(tmp_path, configs, options, message):
     with pytest.raises(ValueError, match=message):
         run_study(run, configs, tmp_path / "runs.jsonl", progress=False, **options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_that_another_driver_recorded_is_not_repeated(tmp_path):
+    path, configs = tmp_path / "runs.jsonl", grid(seed=[0, 1])
+
+    def first_meets_another_driver(config):
+        if config["seed"] == 0:
+            append_record(path, {"config": configs[1], "error": "elsewhere", "traceback": ""})
+        return {"metrics": {}}
+
+    outcome = run_study(first_meets_another_driver, configs, path, progress=False)
+    assert (outcome.done, outcome.left) == (1, 1)
+    assert [record["error"] for record in failed_records(path)] == ["elsewhere"]

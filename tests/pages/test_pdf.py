@@ -1,4 +1,4 @@
-"""The printed book, if it was made: `make pdf` puts it into the site."""
+"""The printed book, which `make pdf` puts into the site."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ BLANK_BYTES = 2500
 def book(site: Path) -> PdfReader:
     """The PDF in the site."""
     if not (site / NAME).is_file():
-        pytest.skip("the site has no PDF: `make pdf` makes it")
+        pytest.fail("the site has no PDF: `make pdf` makes it")
     return PdfReader(site / NAME)
 
 
