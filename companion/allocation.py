@@ -3,9 +3,11 @@
 One more rank in matrix l costs ``costs[l]`` parameters (``out + in`` for LoRA) and, in the quadratic model with
 curvature kappa_l, lowers the loss by ``s_{r+1}^2 / (2 kappa_l)``. Gains of one matrix never increase with the rank, so
 a choice of directions is a choice of ranks. Buying by gain per parameter is right for equal costs and can lose at the
-end of the budget for unequal ones; `allocate` is exact for both.
+end of the budget for unequal ones; `allocate` is exact for both. `proportional_ranks` and `permuted_ranks` are the
+competitors that look at less: weights only, or nothing.
 """
 
+import heapq
 from collections import defaultdict
 from collections.abc import Mapping
 from math import gcd
@@ -15,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from companion import _validate
 
-__all__ = ["Allocation", "allocate"]
+__all__ = ["Allocation", "allocate", "permuted_ranks", "proportional_ranks"]
 
 MAX_STATES = 10**10  # directions times units of budget that dynamic programming may visit; about two seconds per 10^9
 
@@ -156,16 +158,120 @@ def _counts(ordered: Mapping[int, np.ndarray], states: int, unit: int) -> dict[i
     return counts
 
 
+def proportional_ranks(
+    weights: Mapping[str, float],
+    costs: Mapping[str, int],
+    budget: int,
+    min_rank: int = 0,
+    max_rank: int | None = None,
+) -> dict[str, int]:
+    """Ranks in proportion to weights, as far as whole numbers and a budget allow; equal weights spread it evenly.
+
+    One rank after the other goes to the matrix with the largest ``w / (r + 1/2)`` that can still pay for it (the method
+    of Webster and Sainte-Lague for seats in a parliament: no bias towards large or small weights).
+
+    Parameters
+    ----------
+    weights : mapping of str to float
+        One number >= 0 for each matrix; a weight of zero gets `min_rank`.
+    costs : mapping of str to int
+        Parameters of one rank in each matrix, ``out + in``.
+    budget : int
+        Parameters in all.
+    min_rank, max_rank : int
+        Bounds on every rank; `max_rank` may be None.
+
+    Returns
+    -------
+    dict of str to int
+        Ranks by name; ties go to the name that comes first.
+
+    Raises
+    ------
+    ValueError
+        Names that differ, a weight that is negative or not finite, all weights zero, or a budget below `min_rank` for all.
+    TypeError
+        A cost, bound or budget that is no integer.
+
+    Examples
+    --------
+    >>> proportional_ranks({"a": 3.0, "b": 1.0}, {"a": 10, "b": 10}, budget=80)
+    {'a': 6, 'b': 2}
+    """
+    low = _validate.integer("min_rank", min_rank, 0)
+    high = None if max_rank is None else _validate.integer("max_rank", max_rank, low)
+    left = _validate.integer("budget", budget, 0)
+    _same_names("weights", weights, costs=costs)
+    shares = {name: _validate.number(f"weights[{name!r}]", weight) for name, weight in weights.items()}
+    if min(shares.values()) < 0 or not any(shares.values()):
+        raise ValueError(f"weights must be >= 0 and not all zero, got {shares}")
+    prices = {name: _validate.integer(f"costs[{name!r}]", costs[name], 1) for name in shares}
+    ranks = dict.fromkeys(shares, low)
+    left -= low * sum(prices.values())
+    if left < 0:
+        raise ValueError(f"budget: {budget} does not pay for min_rank={low} in every matrix; that costs {budget - left}")
+    order = {name: place for place, name in enumerate(shares)}
+    heap = [(-share / (low + 0.5), order[name], name) for name, share in shares.items() if share > 0]
+    heapq.heapify(heap)
+    while heap:
+        _, place, name = heapq.heappop(heap)
+        if prices[name] > left or ranks[name] == high:
+            continue  # what is left only shrinks: this matrix is done
+        ranks[name] += 1
+        left -= prices[name]
+        heapq.heappush(heap, (-shares[name] / (ranks[name] + 0.5), place, name))
+    return ranks
+
+
+def permuted_ranks(ranks: Mapping[str, int], costs: Mapping[str, int], rng: np.random.Generator) -> dict[str, int]:
+    """The same ranks on randomly exchanged matrices of equal cost: the control that an allocation has to beat.
+
+    Parameters
+    ----------
+    ranks : mapping of str to int
+    costs : mapping of str to int
+        Parameters of one rank; only matrices of the same cost exchange theirs, so that the total stays.
+    rng : numpy Generator
+
+    Returns
+    -------
+    dict of str to int
+
+    Raises
+    ------
+    ValueError
+        Names that differ, or nothing to exchange.
+
+    Examples
+    --------
+    >>> ranks, costs = {"a": 1, "b": 2, "c": 3, "d": 7}, {"a": 8, "b": 8, "c": 8, "d": 9}
+    >>> permuted_ranks(ranks, costs, np.random.default_rng(0))
+    {'a': 3, 'b': 1, 'c': 2, 'd': 7}
+    """
+    _same_names("ranks", ranks, costs=costs)
+    groups = defaultdict(list)
+    for name in ranks:
+        groups[costs[name]].append(name)
+    result = dict(ranks)
+    for names in groups.values():
+        result.update(zip(names, (ranks[names[i]] for i in rng.permutation(len(names))), strict=True))
+    return result
+
+
+def _same_names(first: str, mapping: Mapping[str, object], **others: Mapping[str, object]) -> None:
+    if not mapping:
+        raise ValueError(f"{first} is empty: there is nothing to allocate ranks to")
+    for name, other in others.items():
+        if set(other) != set(mapping):
+            differing = ", ".join(map(repr, sorted(set(other) ^ set(mapping), key=str)[:3]))
+            raise ValueError(f"{name} and {first} must have the same names; only one of them has {differing}")
+
+
 def _checked(
     spectra: Mapping[str, object], costs: Mapping[str, int], curvature: Mapping[str, float] | None
 ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
     """Gains of every matrix from large to small, and costs; errors name the matrix."""
-    if not spectra:
-        raise ValueError("spectra is empty: there is nothing to allocate ranks to")
-    for name, mapping in (("costs", costs), ("curvature", curvature)):
-        if mapping is not None and set(mapping) != set(spectra):
-            differing = ", ".join(map(repr, sorted(set(mapping) ^ set(spectra), key=str)[:3]))
-            raise ValueError(f"{name} and spectra must have the same names; only one of them has {differing}")
+    _same_names("spectra", spectra, costs=costs, curvature=spectra if curvature is None else curvature)
     prices = {name: _validate.integer(f"costs[{name!r}]", costs[name], 1) for name in spectra}
     gains = {}
     for name, given in spectra.items():

@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     ranks.set_defaults(run=_ranks)
     ranks.add_argument("model", metavar="MODEL", help="minilm, a local folder, or a hub id (owner/name[@revision])")
-    ranks.add_argument("--task", required=True, help="qnli-mini, stsb-mini or a GLUE task (qnli, sst2, …)")
+    ranks.add_argument("--task", required=True, help="qnli-mini, stsb-mini, a GLUE task (qnli, sst2, …) or a folder of Parquet files")
     ranks.add_argument("--rule", default="floor", help=f"{', '.join(RULES)}; parameter after a colon, as in energy:0.9")
     ranks.add_argument("--target-modules", nargs="+", metavar="NAME", help="name endings or all-linear (default: PEFT's)")
     ranks.add_argument("--examples", type=int, default=512, help="examples in the gradient (default 512)")
@@ -48,7 +48,53 @@ def _parser() -> argparse.ArgumentParser:
     ranks.add_argument("--max-length", type=int, default=128)
     ranks.add_argument("--seed", type=int, default=0)
     ranks.add_argument("--out", type=Path, metavar="FILE.json", help="write target_modules, rank_pattern, alpha_pattern here")
+    _add_study(commands)
     return parser
+
+
+def _add_study(commands: argparse._SubParsersAction) -> None:
+    study = commands.add_parser(
+        "study",
+        help="methods against each other on GLUE, resumable",
+        description="Tune, train and compare methods on tasks; records are appended, and what is recorded is not repeated.",
+    )
+    study.set_defaults(run=_study)
+    study.add_argument("name", choices=["glue"], help="which study")
+    study.add_argument("--records", type=Path, required=True, metavar="FILE.jsonl", help="where records are and go")
+    study.add_argument("--tasks", nargs="+", metavar="TASK", help="GLUE tasks or folders of Parquet files (default: all eight)")
+    study.add_argument("--methods", nargs="+", metavar="METHOD", help="parameter after a colon, as in energy:0.9")
+    study.add_argument("--seeds", type=int, default=5, help="final runs of every method (default 5)")
+    study.add_argument("--paper", action="store_true", help="start from the setting of P2, appendix G.2")
+    study.add_argument("--minutes", type=float, help="start no run that would end later than this")
+    study.add_argument("--workers", type=int, default=1, help="runs at a time (default 1)")
+    for name, kind in {"model": str, "rank": int, "examples": int, "calibration": int, "epochs": int, "precision": str}.items():
+        study.add_argument(f"--{name}", type=kind, help=f"overrides the setting's {name}")
+    study.add_argument("--target-modules", nargs="+", dest="targets", metavar="NAME", help="name endings or all-linear")
+
+
+def _study(arguments: argparse.Namespace) -> int:
+    from companion import glue_study, study_tables
+    from companion.study import failed_records, read_records
+
+    changed = ("model", "rank", "examples", "calibration", "epochs", "precision", "targets")
+    changes = {key: value for key in changed if (value := getattr(arguments, key)) is not None}
+    if changes.get("targets") == ["all-linear"]:
+        changes["targets"] = "all-linear"
+    setting = (glue_study.PAPER if arguments.paper else glue_study.SETTING) | changes
+    chosen = {key: value for key in ("tasks", "methods") if (value := getattr(arguments, key))}
+    outcomes = glue_study.run_glue(
+        arguments.records, **chosen, seeds=range(arguments.seeds), setting=setting,
+        minutes=arguments.minutes, workers=arguments.workers,
+    )  # fmt: skip
+    for part, outcome in zip(("tuning", "final runs"), outcomes, strict=True):
+        print(f"{part}: {outcome.done} done, {outcome.failed} failed, {outcome.left} left, {outcome.seconds:.0f} s")
+    for failure in failed_records(arguments.records)[:3]:
+        print(f"failed: {failure['config']['method']} on {failure['config']['task']}: {failure['error']}", file=sys.stderr)
+    records = read_records(arguments.records)
+    if "config.split" in records and (records["config.split"] == "validation").any():
+        scores = study_tables.final_scores(records, **setting)
+        print(study_tables.score_table(scores).round(2).to_string(na_rep="-"))
+    return int(any(outcome.failed for outcome in outcomes))
 
 
 def _ranks(arguments: argparse.Namespace) -> int:
@@ -79,8 +125,7 @@ def _measure(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
     from companion.gradients import gradient_spectra
     from companion.spectral_lora import default_targets
 
-    task = data.TASKS.get(arguments.task)
-    frame = data.load_task(arguments.task)  # its error names the known tasks
+    task, frame = data.task_of(arguments.task), data.load_task(arguments.task)
     if arguments.examples < 1 or arguments.warm_up < 0:
         raise ValueError(f"--examples {arguments.examples}, --warm-up {arguments.warm_up}: accepted: >= 1 and >= 0")
     if arguments.examples + arguments.warm_up > len(frame):

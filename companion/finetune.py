@@ -3,6 +3,7 @@
 import random
 import tempfile
 import warnings
+from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,10 @@ from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
 from torch import nn
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from torch.nn import functional
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from companion.metrics import FUNCTIONS
+from companion.metrics import task_metrics
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -148,6 +150,8 @@ def finetune(
     learning_rate: float = 2e-4,
     seed: int = 0,
     progress: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
+    precision: str = "fp32",
 ) -> dict[str, float]:
     """Train what requires gradients with AdamW and a linear warm-up over 6% of the steps (P2 appendix G.2).
 
@@ -167,12 +171,23 @@ def finetune(
         Sets dropout; the global random states are put back afterwards.
     progress : bool
         Show a progress bar.
+    callbacks : sequence of transformers.TrainerCallback
+        Called during training, as AdaLoRA needs it.
+    precision : str
+        ``"fp32"``, ``"bf16"`` or ``"fp16"``: mixed precision as accelerate does it; several GPUs are its matter too.
 
     Returns
     -------
     dict of str to float
         ``steps``, ``seconds`` and ``train_loss`` (mean over the steps).
+
+    Raises
+    ------
+    ValueError
+        An unknown precision, or one that the device does not have.
     """
+    if precision not in ("fp32", "bf16", "fp16"):
+        raise ValueError(f"precision: got {precision!r}; accepted: 'fp32', 'bf16', 'fp16'")
     with tempfile.TemporaryDirectory() as folder, _random_states_kept():
         arguments = TrainingArguments(
             folder,
@@ -185,10 +200,17 @@ def finetune(
             report_to=[],
             disable_tqdm=not progress,
             dataloader_pin_memory=False,
+            use_cpu=not torch.accelerator.is_available(),
+            bf16=precision == "bf16",
+            fp16=precision == "fp16",
         )
-        trainer = _GivenBatches(model, arguments, train_dataset=dataloader.dataset, batches=dataloader)
+        trainer = _GivenBatches(
+            model, arguments, train_dataset=dataloader.dataset, batches=dataloader, callbacks=list(callbacks)
+        )
         trainer.remove_callback(PrinterCallback)  # with the progress bar off it would print the result
         result = trainer.train()
+        # accelerate leaves mixed precision wrapped around the model's forward pass
+        trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     model.eval()
     return {"steps": result.global_step, "seconds": result.metrics["train_runtime"], "train_loss": result.training_loss}
 
@@ -216,8 +238,8 @@ class _GivenBatches(Trainer):
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, dataloader: "DataLoader") -> dict[str, float]:
-    """Mean loss, and accuracy (classification) or Spearman correlation (regression).
+def evaluate(model: nn.Module, dataloader: "DataLoader", task: str = "") -> dict[str, float]:
+    """Mean loss on the labels and the metrics of a task.
 
     Parameters
     ----------
@@ -225,24 +247,33 @@ def evaluate(model: nn.Module, dataloader: "DataLoader") -> dict[str, float]:
         Put in eval mode and back.
     dataloader : DataLoader
         Dict batches with ``labels``.
+    task : str
+        As for `companion.metrics.task_metrics`; by default accuracy (classification) or Spearman correlation (regression).
 
     Returns
     -------
     dict of str to float
-        ``loss`` and ``accuracy`` or ``spearman``.
+        ``loss`` (cross-entropy, or squared error for one output; without what a method adds to it in training) and the
+        metrics by name.
+
+    Raises
+    ------
+    ValueError
+        Predictions that are NaN or infinite, as after a training that diverged.
     """
     training, device = model.training, next(model.parameters()).device
     model.eval()
-    loss, outputs, labels = 0.0, [], []
+    outputs, truths = [], []
     for batch in dataloader:
-        output = model(**{key: value.to(device) for key, value in batch.items()})
-        loss += output.loss.item() * len(batch["labels"])
-        outputs.append(output.logits.float().cpu())
-        labels.append(batch["labels"])
+        truths.append(batch["labels"])
+        inputs = {key: value.to(device) for key, value in batch.items() if key != "labels"}
+        outputs.append(model(**inputs).logits.float().cpu())
     model.train(training)
-    logits, truth = torch.cat(outputs).numpy(), torch.cat(labels).numpy()
-    name, predictions = ("spearman", logits[:, 0]) if logits.shape[1] == 1 else ("accuracy", logits.argmax(1))
-    return {"loss": loss / len(truth), name: FUNCTIONS[name](truth, predictions)}
+    logits, truth = torch.cat(outputs), torch.cat(truths)
+    regression = logits.shape[1] == 1
+    loss = functional.mse_loss(logits[:, 0], truth) if regression else functional.cross_entropy(logits, truth)
+    predictions = logits[:, 0] if regression else logits.argmax(1)
+    return {"loss": loss.item(), **task_metrics(task, truth.numpy(), predictions.numpy(), regression)}
 
 
 def adapter_parameters(model: nn.Module) -> int:

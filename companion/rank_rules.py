@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from companion._validate import matrix_shape
-from companion.allocation import Allocation, allocate
+from companion.allocation import Allocation, allocate, permuted_ranks, proportional_ranks
 
 __all__ = [
     "RULES",
@@ -26,6 +26,8 @@ __all__ = [
     "floor_rank",
     "gap_rank",
     "make_rule",
+    "permuted_ranks",
+    "proportional_ranks",
     "ratio_rank",
     "threshold_rank",
 ]

@@ -8,26 +8,32 @@ import resource
 from datetime import UTC, datetime
 from importlib import metadata, resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["append_record", "failed_records", "provenance", "read_records"]
 
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "transformers", "peft")
 
 
-def provenance(frame: pd.DataFrame) -> dict:
+def provenance(frame: pd.DataFrame, model: "nn.Module | None" = None) -> dict:
     """Where and with what a run was made.
 
     Parameters
     ----------
     frame : pandas.DataFrame
         As from `companion.data.load_task`; its ``attrs`` name the source, row count and SHA-256.
+    model : nn.Module, optional
+        Its base weights, before training, are hashed (names, shapes and values of all parameters, the head's too).
 
     Returns
     -------
     dict
-        ``data``, ``versions``, ``hardware``, ``peak_memory_mib`` (of this process) and ``date`` (UTC).
+        ``data``, ``model`` (SHA-256, where one is given), ``versions``, ``hardware``, ``peak_memory_mib`` (of this process) and ``date`` (UTC).
 
     Raises
     ------
@@ -47,12 +53,21 @@ def provenance(frame: pd.DataFrame) -> dict:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     return {
         "data": {key: frame.attrs[key] for key in ("task", "split", "source", "rows", "sha256", "subset")},
+        **({} if model is None else {"model": {"sha256": _hash_of(model)}}),
         "versions": {"companion": __version__, "python": platform.python_version()}
         | {name: metadata.version(name) for name in _PACKAGES},
         "hardware": f"{platform.machine()}, {device}",
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _hash_of(model: "nn.Module") -> str:
+    digest = hashlib.sha256()
+    for name, value in model.named_parameters():
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def append_record(path: Path, record: dict) -> None:
@@ -80,7 +95,7 @@ def append_record(path: Path, record: dict) -> None:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder) / "runs.jsonl"
     ...     append_record(path, {"config": {"seed": 0}, "metrics": {"loss": 0.5}})
-    ...     print(read_records(path).to_dict("records"))
+    ...     print(read_records(path).drop(columns="key").to_dict("records"))
     [{'config.seed': 0, 'metrics.loss': 0.5}]
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,6 +111,8 @@ def append_record(path: Path, record: dict) -> None:
 
 def read_records(source: str | Path) -> pd.DataFrame:
     """Records of a study, one row a run, nested entries as columns ``config.seed``, ``metrics.accuracy``, ….
+
+    The first column, ``key``, is short for the whole configuration.
 
     Failed runs are left out (`failed_records` has them), and of several records of one configuration the last one counts.
 
@@ -128,7 +145,8 @@ def read_records(source: str | Path) -> pd.DataFrame:
     if bad:
         number, _, reason = bad[0]
         raise ValueError(f"{path.name}, line {number}: not a record ({reason})")
-    return pd.json_normalize([record for record in latest(good).values() if not is_failed(record)], max_level=1)
+    kept = [{"key": key, **record} for key, record in latest(good).items() if not is_failed(record)]
+    return pd.json_normalize(kept, max_level=1)
 
 
 def failed_records(path: Path) -> list[dict]:

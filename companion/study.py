@@ -6,6 +6,7 @@ is joblib: processes of this computer, or a Dask cluster under ``joblib.parallel
 """
 
 import itertools
+import json
 import os
 import time
 import traceback
@@ -172,6 +173,7 @@ def _attempt(function: Callable[[Config], dict], config: Config) -> dict:
     try:
         result = function(dict(config))
         record = {**result, "config": config}
+        json.dumps(record, allow_nan=False)  # what cannot be recorded, such as a loss that is NaN, is a failure too
     except Exception as error:  # noqa: BLE001 - a failed run is a result of the study, and the others go on
         record = {"config": config, "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
     return {**record, "seconds": round(time.monotonic() - start, 3)}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from companion.rank_rules import allocate
+from companion.rank_rules import allocate, permuted_ranks, proportional_ranks
 
 values = st.lists(st.one_of(st.integers(0, 5), st.floats(0, 10)), min_size=1, max_size=4)
 
@@ -147,3 +147,55 @@ def test_costs_that_make_the_search_too_long_are_refused():
     spectra = {str(k): rng.random(2000) for k in range(3)}
     with pytest.raises(ValueError, match="common divisor 1, which makes the exact search too long"):
         allocate(spectra, {"0": 7, "1": 11, "2": 13}, 10**8)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_proportional_ranks_keep_budget_and_bounds_and_favour_weight(data):
+    names = [f"layer.{i}" for i in range(data.draw(st.integers(1, 6)))]
+    weights = {name: data.draw(st.sampled_from([0.0, 0.5, 1.0, 3.0, 3.0])) for name in names}
+    costs = {name: data.draw(st.integers(1, 7)) for name in names}
+    low = data.draw(st.integers(0, 2))
+    high = data.draw(st.one_of(st.none(), st.integers(max(low, 1), 9)))
+    budget = data.draw(st.integers(low * sum(costs.values()), 90))
+    if not any(weights.values()):
+        with pytest.raises(ValueError, match="not all zero"):
+            proportional_ranks(weights, costs, budget, low, high)
+        return
+    ranks = proportional_ranks(weights, costs, budget, low, high)
+    left = budget - sum(rank * costs[name] for name, rank in ranks.items())
+    assert left >= 0 and all(low <= rank <= (high or 90) for rank in ranks.values())
+    for name in names:  # nobody with a claim could still pay for one more
+        assert weights[name] == 0 or ranks[name] == high or costs[name] > left
+        assert weights[name] > 0 or ranks[name] == low
+    for a, b in itertools.permutations(names, 2):  # of equal cost, the heavier one never has less
+        if costs[a] == costs[b] and weights[a] > weights[b]:
+            assert ranks[a] >= ranks[b]
+
+
+def test_proportional_ranks_are_the_seats_of_sainte_lague():
+    votes = {"a": 53_000, "b": 24_000, "c": 23_000}  # a textbook apportionment: 7 seats go 3, 2, 2
+    assert proportional_ranks(votes, dict.fromkeys(votes, 1), 7) == {"a": 3, "b": 2, "c": 2}
+    assert proportional_ranks(dict.fromkeys("abc", 1.0), dict.fromkeys("abc", 2), 10) == {"a": 2, "b": 2, "c": 1}
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from([8, 9])), min_size=1, max_size=8), st.integers(0, 99))
+def test_permuted_ranks_keep_what_every_cost_class_has(pairs, seed):
+    ranks = {f"m{i}": rank for i, (rank, _) in enumerate(pairs)}
+    costs = {f"m{i}": cost for i, (_, cost) in enumerate(pairs)}
+    found = permuted_ranks(ranks, costs, np.random.default_rng(seed))
+    for cost in (8, 9):
+        assert sorted(found[n] for n in found if costs[n] == cost) == sorted(ranks[n] for n in ranks if costs[n] == cost)
+    assert list(found) == list(ranks)
+
+
+def test_bad_arguments_of_the_simple_allocations_are_named():
+    with pytest.raises(ValueError, match="costs and weights must have the same names; only one of them has 'b'"):
+        proportional_ranks({"a": 1.0}, {"a": 1, "b": 1}, 3)
+    with pytest.raises(ValueError, match="ranks is empty"):
+        permuted_ranks({}, {}, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="does not pay for min_rank=2"):
+        proportional_ranks({"a": 1.0, "b": 2.0}, {"a": 3, "b": 3}, 11, min_rank=2)
+    for weight in (-1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="weights"):
+            proportional_ranks({"a": weight, "b": 1.0}, {"a": 3, "b": 3}, 11)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from companion.data import TASKS, DataIntegrityError, DataUnavailableError, load_task, sample
+from companion.data import TASKS, DataIntegrityError, DataUnavailableError, load_task, sample, task_of
 
 BUNDLED = [(name, split) for name, task in TASKS.items() if task.bundled for split in task.splits]
 
@@ -126,10 +126,32 @@ def test_bundled_subset_is_what_its_maker_draws():
 # --- names that are not known
 
 
-@pytest.mark.parametrize("name", ["../qnli", "qnli/../rte", "", "/etc", "QNLI", "qnli-mini/train"])
-def test_unknown_task_never_reaches_the_file_system(name, data_dir):
+@pytest.mark.parametrize("name", ["", "QNLI", "rte ", "qnli-mini.parquet", None])
+def test_unknown_task(name, data_dir):
     with pytest.raises(ValueError, match="unknown task .* known are cola, sst2"):
         load_task(name)
+    with pytest.raises(ValueError, match="a folder with train.parquet is accepted too"):
+        task_of(name)
+
+
+@pytest.mark.parametrize("name", ["../qnli", "qnli/../rte", "/etc", "qnli-mini/train", "./rte"])
+def test_known_name_inside_a_path_means_a_folder(name, data_dir, monkeypatch):
+    write_rte(data_dir, rte())
+    monkeypatch.chdir(data_dir / "glue" / "rte")
+    with pytest.raises(DataUnavailableError, match="is not an existing folder|has no train split"):
+        load_task(name)
+
+
+def test_known_name_is_no_folder_even_where_there_is_one(data_dir, monkeypatch):
+    write_rte(data_dir, rte())
+    monkeypatch.chdir(data_dir / "glue")
+    assert load_task("rte").attrs["subset"] is True and load_task("./rte").attrs["subset"] is False
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_task_of_a_known_name_is_its_entry(name, data_dir):
+    assert task_of(name) is TASKS[name]
+    assert TASKS[name].label_range == ((0.0, 5.0) if name.startswith("stsb") else (0, TASKS[name].n_labels - 1))
 
 
 @pytest.mark.parametrize("split", ["test", "../train", ""])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import TrainerCallback
 
 from companion.finetune import adapter_parameters, evaluate, finetune, head_of, warm_up_head
 from companion.gradients import mean_gradients
@@ -91,3 +92,33 @@ def test_evaluate_against_a_direct_computation():
     assert measured["accuracy"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
     assert measured["loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
     assert -1 <= evaluate(tiny_bert(1), separable(50, 7, 1))["spearman"] <= 1 and np.isfinite(measured["loss"])
+
+
+def test_mixed_precision_trains_and_leaves_a_model_in_full_precision():
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        model, data = adapted(), separable(128, 16)
+        before = evaluate(model, data)["loss"]
+        finetune(model, data, epochs=4, learning_rate=1e-2, seed=3, precision=precision)
+        losses[precision] = evaluate(model, data)["loss"]
+        assert losses[precision] < before and all(p.dtype == torch.float32 for p in model.parameters())
+        with torch.no_grad():
+            logits = model(**data[0]).logits
+            model.double()
+            torch.testing.assert_close(model(**data[0]).logits.float(), logits, atol=1e-5, rtol=1e-5)
+    assert losses["bf16"] != losses["fp32"]
+    with pytest.raises(ValueError, match="precision: got 'int8'; accepted: 'fp32', 'bf16', 'fp16'"):
+        finetune(adapted(), separable(32, 16), precision="int8")
+
+
+def test_callbacks_hear_of_every_step():
+    class Counter(TrainerCallback):
+        steps = 0
+
+        def on_optimizer_step(self, args, state, control, **kwargs):
+            assert any(p.grad is not None and p.grad.any() for p in kwargs["model"].parameters())
+            self.steps += 1
+
+    counter = Counter()
+    finetune(adapted(), separable(64, 16), epochs=2, callbacks=[counter])
+    assert counter.steps == 8

@@ -188,3 +188,13 @@ def test_a_failure_that_another_driver_recorded_is_not_repeated(tmp_path):
     outcome = run_study(first_meets_another_driver, configs, path, progress=False)
     assert (outcome.done, outcome.left) == (1, 1)
     assert [record["error"] for record in failed_records(path)] == ["elsewhere"]
+
+
+def diverge(config):
+    return {"metrics": {"loss": float("nan") if config["rate"] > 1 else 0.5}}
+
+
+def test_a_result_that_is_not_finite_is_a_failure_and_the_queue_goes_on(tmp_path):
+    outcome = run_study(diverge, grid(rate=[2, 1]), tmp_path / "x.jsonl", progress=False)
+    assert (outcome.done, outcome.failed) == (1, 1)
+    assert "JSON" in failed_records(tmp_path / "x.jsonl")[0]["error"]

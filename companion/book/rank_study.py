@@ -17,7 +17,7 @@ from companion import data
 from companion.advice import assess
 from companion.finetune import adapter_parameters, evaluate, finetune, warm_up_head
 from companion.gradients import GradientSpectrum, gradient_spectra
-from companion.rank_rules import floor_rank
+from companion.rank_rules import floor_rank, permuted_ranks, proportional_ranks
 from companion.spectral_lora import spectral_ranks, to_lora_config
 from companion.study import append_record, provenance, read_records
 
@@ -35,18 +35,6 @@ def warmed_model(task: str = "qnli-mini", seed: int = 0):
     model, tokenizer = data.load_model("minilm", data.TASKS[task].n_labels, seed), data.load_tokenizer("minilm")
     warm_up_head(model, data.make_dataloader(frame[:WARM_UP], tokenizer))
     return model, tokenizer, frame[WARM_UP:]
-
-
-def spread_evenly(names: Iterable[str], total: int) -> dict[str, int]:
-    """`total` ranks over the named matrices, equal up to one: the uniform competitor of the same size."""
-    names = list(names)
-    return {name: total // len(names) + (i < total % len(names)) for i, name in enumerate(names)}
-
-
-def permuted(ranks: Mapping[str, int], seed: int) -> dict[str, int]:
-    """The same ranks on randomly exchanged matrices: the control that a rule has to beat."""
-    order = np.random.default_rng(seed).permutation(list(ranks.values()))
-    return dict(zip(ranks, (int(rank) for rank in order), strict=True))
 
 
 def growth_metrics(spectra: Mapping[str, GradientSpectrum]) -> dict:
@@ -87,11 +75,12 @@ def train_and_evaluate(model, ranks: Mapping[str, int], train, validation, seed:
 
 def competitors(spectra: Mapping[str, GradientSpectrum], rule: str, seed: int) -> dict[str, dict[str, int]]:
     """Ranks by the rule, the same number of ranks spread evenly, the rule's ranks permuted, and Algorithm 1 as printed."""
-    chosen = spectral_ranks(spectra, rule, max_rank=16, min_rank=1)
+    chosen, costs = spectral_ranks(spectra, rule, max_rank=16, min_rank=1), {name: sum(s.shape) for name, s in spectra.items()}
+    budget = sum(rank * costs[name] for name, rank in chosen.items())
     return {
         rule: chosen,
-        "uniform": spread_evenly(chosen, sum(chosen.values())),
-        "permuted": permuted(chosen, seed),
+        "uniform": proportional_ranks(dict.fromkeys(chosen, 1.0), costs, budget),
+        "permuted": permuted_ranks(chosen, costs, np.random.default_rng(seed)),
         "gap": spectral_ranks(spectra, "gap", max_rank=16),
     }
 

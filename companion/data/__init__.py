@@ -1,7 +1,7 @@
-"""Data sets, models and tokenizers by name; importing this loads neither torch nor transformers."""
+"""Data sets by name or folder, models and tokenizers by name; importing this loads neither torch nor transformers."""
 
 from .errors import DataIntegrityError, DataUnavailableError
-from .frames import load_task, sample
+from .frames import load_task, sample, task_of
 from .loader import make_dataloader
 from .models import load_model, load_tokenizer
 from .tasks import TASKS, FileSpec, Task
@@ -17,4 +17,5 @@ __all__ = [
     "load_tokenizer",
     "make_dataloader",
     "sample",
+    "task_of",
 ]

@@ -1,4 +1,4 @@
-"""Data sets by name: bundled with the package, in the user's folder, or on the hub. One way in: `load_task`."""
+"""Data sets by name (bundled with the package, in the user's folder, or on the hub) or folder: `load_task`."""
 
 import os
 from importlib.resources import files
@@ -8,22 +8,24 @@ import numpy as np
 import pandas as pd
 
 from .errors import DataIntegrityError, DataUnavailableError
+from .folder import folder_of, folder_task, load_folder
 from .hub import fetch, forget, sha256_of
 from .tasks import TASKS, FileSpec, Task
 
 ASSETS = files("companion") / "assets"
 
 
-def load_task(name: str, split: str = "train") -> pd.DataFrame:
-    """Load one split of a data set.
+def load_task(name: str | os.PathLike, split: str = "train") -> pd.DataFrame:
+    """Load one split of a data set: a known one by its name, or your own from a folder of Parquet files.
 
-    Bundled names are read from the package. Any other name is looked for in ``$COMPANION_DATA_DIR/glue`` when that
-    variable is set, then on the hub (``HF_ENDPOINT``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` are respected).
+    Bundled names are read from the package. Any other known name is looked for in ``$COMPANION_DATA_DIR/glue`` when
+    that variable is set, then on the hub (``HF_ENDPOINT``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` are respected).
 
     Parameters
     ----------
-    name : str
-        A key of `TASKS`, such as ``"qnli"`` or ``"qnli-mini"``.
+    name : str or path
+        A key of `TASKS`, such as ``"qnli"`` or ``"qnli-mini"``, or a folder (see the notes). A path object is always a
+        folder; a string is one when it holds a path separator or names an existing folder and is no key of `TASKS`.
     split : str
         A split of that task, such as ``"train"`` or ``"validation"``.
 
@@ -31,47 +33,79 @@ def load_task(name: str, split: str = "train") -> pd.DataFrame:
     -------
     pandas.DataFrame, shape (rows, columns)
         The text columns, `label` (int64, or float32 for regression) and, where the file has it, `idx`.
-        ``frame.attrs`` says where it came from: `task`, `split`, `source` ("bundled", "folder" or "hub"), `rows`,
-        `sha256` of the file, and `subset` (True when these are not all rows of the official split).
+        ``frame.attrs`` says where it came from: `task` (of a folder, its own name without the path), `split`, `source`
+        ("bundled", "folder" or "hub"), `rows`, `sha256` of the file, and `subset` (True when these are not all rows of
+        the official split; False for a folder of your own).
 
     Raises
     ------
     ValueError
         If the task or split is not known.
     DataUnavailableError
-        If the file can be had from none of these places.
+        If the file can be had from none of these places, or the folder does not exist or has no train split.
     DataIntegrityError
         If a file was found but is damaged, altered or of another layout.
+
+    Notes
+    -----
+    A folder holds, for each split, ``train.parquet`` or all shards ``train-00000-of-00003.parquet`` and so on; the
+    train split must be there. Of several shards, `sha256` is the SHA-256 of their 64-digit digests, joined in order.
+
+    One or two columns of strings beside `label` and `idx` are the text, in the order of the train file; other
+    columns are left out. `label` holds integers from 0 to K - 1 or booleans (classes), strings (classes in the sorted
+    order of those in the train split, the same for every split), or floating-point numbers (regression). At
+    least two classes, each in the train split; no row without a label (null, NaN, -1).
 
     Examples
     --------
     >>> frame = load_task("qnli-mini", "validation")
     >>> list(frame.columns[:3]), len(frame), frame.attrs["source"]
     (['question', 'sentence', 'label'], 1000, 'bundled')
+
+    A folder:
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     pd.DataFrame({"text": ["fine", "awful"], "label": ["good", "bad"]}).to_parquet(f"{folder}/train.parquet")
+    ...     load_task(folder)["label"].tolist(), task_of(folder).label_names
+    ([1, 0], ('bad', 'good'))
     """
-    task = _known_task(name)
-    spec = _known_split(task, split)
-    source, path = _locate(task, split, spec)
-    digest = sha256_of(path)
-    try:
-        if source != "folder" and digest != spec.sha256:
-            raise DataIntegrityError(f"{path}: SHA-256 is {digest}, expected {spec.sha256} for {name}/{split}")
-        frame = _read(path, task)
-        if source != "folder" and len(frame) != spec.rows:
-            raise DataIntegrityError(f"{path}: {len(frame)} rows, expected {spec.rows} for {name}/{split}")
-    except DataIntegrityError:
-        if source == "hub":
-            forget(path)  # so that the next call downloads it afresh
-        raise
-    frame.attrs = {
-        "task": name,
-        "split": split,
-        "source": source,
-        "rows": len(frame),
-        "sha256": digest,
-        "subset": task.bundled or len(frame) != spec.rows,
-    }
-    return frame
+    folder = folder_of(name)
+    return _load_known(name, split) if folder is None else load_folder(folder, split)
+
+
+def task_of(name: str | os.PathLike) -> Task:
+    """Return what is known of a data set before it is loaded: columns, classes, splits.
+
+    Parameters
+    ----------
+    name : str or path
+        As for `load_task`. For a folder, the labels of the train split are read, and every file is hashed.
+
+    Returns
+    -------
+    Task
+        The entry of `TASKS`, or one made for the folder. Give its `n_labels` to `load_model`.
+
+    Raises
+    ------
+    ValueError
+        If the task is not known.
+    DataUnavailableError
+        If the folder does not exist or has no train split.
+    DataIntegrityError
+        If a file of the folder is damaged or of another layout.
+
+    Examples
+    --------
+    >>> task = task_of("qnli-mini")
+    >>> task.n_labels, task.label_names
+    (2, ('entailment', 'not_entailment'))
+    >>> task_of("stsb-mini").label_range
+    (0.0, 5.0)
+    """
+    folder = folder_of(name)
+    return _known_task(name) if folder is None else folder_task(folder)
 
 
 def sample(frame: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
@@ -108,9 +142,38 @@ def sample(frame: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
     return drawn
 
 
+def _load_known(name: str, split: str) -> pd.DataFrame:
+    task = _known_task(name)
+    spec = _known_split(task, split)
+    source, path = _locate(task, split, spec)
+    digest = sha256_of(path)
+    try:
+        if source != "folder" and digest != spec.sha256:
+            raise DataIntegrityError(f"{path}: SHA-256 is {digest}, expected {spec.sha256} for {name}/{split}")
+        frame = _read(path, task)
+        if source != "folder" and len(frame) != spec.rows:
+            raise DataIntegrityError(f"{path}: {len(frame)} rows, expected {spec.rows} for {name}/{split}")
+    except DataIntegrityError:
+        if source == "hub":
+            forget(path)  # so that the next call downloads it afresh
+        raise
+    frame.attrs = {
+        "task": name,
+        "split": split,
+        "source": source,
+        "rows": len(frame),
+        "sha256": digest,
+        "subset": task.bundled or len(frame) != spec.rows,
+    }
+    return frame
+
+
 def _known_task(name: str) -> Task:
     if name not in TASKS:
-        raise ValueError(f"unknown task {name!r}; known are {', '.join(TASKS)}")
+        raise ValueError(
+            f"unknown task {name!r}; known are {', '.join(TASKS)}; "
+            "the path of a folder with train.parquet is accepted too (as in './mine', or an existing folder)"
+        )
     return TASKS[name]
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from .folder import FolderName
 from .tasks import TASKS
 
 if TYPE_CHECKING:
@@ -195,7 +196,8 @@ def encode(frame: pd.DataFrame, tokenizer: Any, max_length: int = 128) -> Encode
 def _text_columns(frame: pd.DataFrame) -> list[str]:
     if "label" not in frame.columns or frame.empty:
         raise ValueError(f"frame has {len(frame)} rows and columns {list(frame.columns)}; it needs rows and 'label'")
-    task = TASKS.get(frame.attrs.get("task", ""))
+    name = frame.attrs.get("task", "")
+    task = None if isinstance(name, FolderName) else TASKS.get(name)
     if task is not None and set(task.text_columns) <= set(frame.columns):
         return list(task.text_columns)
     columns = [c for c in frame.columns if c not in ("label", "idx") and pd.api.types.is_string_dtype(frame[c])]

@@ -17,11 +17,12 @@ class FileSpec:
     Attributes
     ----------
     path : str
-        Relative path: below the hub repository, or below the package's assets when the task is bundled.
+        Relative path: below the hub repository, below the package's assets when the task is bundled, or in the user's
+        folder. Several shards in a folder are one entry, with ``*`` for their numbers.
     rows : int
-        Number of examples in the official (or bundled) file.
+        Number of examples in the official (or bundled, or the user's) file.
     sha256 : str
-        SHA-256 of the file, 64 hexadecimal digits.
+        SHA-256 of the file, 64 hexadecimal digits. Of several shards: of their digests, see `load_task`.
     """
 
     path: str
@@ -36,7 +37,7 @@ class Task:
     Attributes
     ----------
     name : str
-        The name `load_task` knows it by.
+        The name `load_task` knows it by, or the name of the user's folder.
     text_columns : tuple of str
         One or two column names, in the order in which a tokenizer should see them.
     n_labels : int
@@ -46,11 +47,15 @@ class Task:
     splits : mapping of str to FileSpec
         The files by split name.
     repo, revision : str
-        Hub data set and commit the files come from; for a bundled task, where its rows were drawn from.
+        Hub data set and commit the files come from; for a bundled task, where its rows were drawn from; empty for a
+        folder.
     bundled : bool
         True when the files are part of this package.
     attribution : str
-        Source and licence.
+        Source and licence; empty for a folder.
+    score_range : tuple of float
+        Smallest and largest label of a regression: 0 and 5 for a similarity score, those of the train split for a
+        folder. Without meaning for classes.
     """
 
     name: str
@@ -62,6 +67,7 @@ class Task:
     revision: str = GLUE_REVISION
     bundled: bool = False
     attribution: str = _GLUE_CREDIT
+    score_range: tuple[float, float] = (0.0, 5.0)
 
     @property
     def regression(self) -> bool:
@@ -70,8 +76,8 @@ class Task:
 
     @property
     def label_range(self) -> tuple[float, float]:
-        """Smallest and largest label; 0 and ``n_labels - 1``, or 0 and 5 for a similarity score."""
-        return (0.0, 5.0) if self.regression else (0, self.n_labels - 1)
+        """Smallest and largest label: 0 and ``n_labels - 1``, or `score_range` for a regression."""
+        return self.score_range if self.regression else (0, self.n_labels - 1)
 
 
 def _glue_file(task: str, stem: str, rows: int, sha256: str) -> FileSpec:
@@ -191,4 +197,4 @@ TASKS: dict[str, Task] = {
     task.name: task
     for task in (_COLA, _SST2, _MRPC, _STSB, _QQP, _MNLI, _QNLI, _RTE, _QNLI_MINI, _STSB_MINI)
 }
-"""The known tasks by name; `load_task` takes these names."""
+"""The known tasks by name; `load_task` takes these names, and folders."""

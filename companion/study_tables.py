@@ -1,0 +1,156 @@
+"""Tables of a study: scores of methods on tasks, and every method against a reference with all that bears on the answer.
+
+Methods are compared seed by seed: runs of one seed share the examples, their order and the head they start from.
+"""
+
+import numpy as np
+import pandas as pd
+
+from companion.statistics import compare, equivalence, hierarchical_bootstrap, holm, minimum_detectable_effect
+
+__all__ = ["compare_methods", "final_scores", "overall", "score_table"]
+
+
+def final_scores(records: pd.DataFrame, **setting) -> pd.Series:
+    """Scores of the final runs, by task, method and seed.
+
+    Parameters
+    ----------
+    records : pandas.DataFrame
+        From `companion.study.read_records`, of `companion.glue_study`.
+    **setting
+        Values of ``config.*`` columns that a run must have, where a file holds several settings.
+
+    Returns
+    -------
+    pandas.Series
+        In points, indexed by task, method (its parameter after a colon) and seed.
+
+    Raises
+    ------
+    ValueError
+        No such run, or two of one task, method and seed.
+    """
+    found = records[records["config.split"] == "validation"]
+    for key, value in setting.items():
+        found = found[found[f"config.{key}"].map(lambda cell, value=value: cell == value)]
+    if found.empty:
+        raise ValueError(f"records hold no final run with {setting or 'any setting'}")
+    parameter = found["config.parameter"].map(lambda value: "" if pd.isna(value) else f":{value:g}")
+    index = [found["config.task"], found["config.method"] + parameter, found["config.seed"]]
+    scores = pd.Series(found["metrics.score"].to_numpy(), pd.MultiIndex.from_arrays(index, names=["task", "method", "seed"]))
+    if scores.index.has_duplicates:
+        task, method, seed = scores.index[scores.index.duplicated()][0]
+        raise ValueError(f"records hold two runs of {method} on {task} with seed {seed}: name the setting that tells them apart")
+    return scores.sort_index()
+
+
+def score_table(scores: pd.Series, level: float = 0.95) -> pd.DataFrame:
+    """Mean score and half-width of its confidence interval over the seeds, one row a method, as in P2's table 3.
+
+    Parameters
+    ----------
+    scores : pandas.Series
+        From `final_scores`.
+    level : float
+        Of the interval (Student's t).
+
+    Returns
+    -------
+    pandas.DataFrame, shape (methods, 3 * tasks)
+        Columns (task, "mean"), (task, "half") and (task, "runs"); NaN where there is no run, or one only.
+    """
+    from scipy import stats
+
+    def half(values: pd.Series) -> float:
+        n = values.size
+        return stats.t.ppf(0.5 + level / 2, n - 1) * values.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
+
+    table = scores.groupby(["method", "task"]).agg(mean="mean", half=half, runs="size").unstack("task")
+    return table.swaplevel(axis=1).sort_index(axis=1, level=0, sort_remaining=False)
+
+
+def compare_methods(scores: pd.Series, reference: str = "uniform", margin: float = 0.5) -> pd.DataFrame:
+    """Every method against a reference on every task, over the seeds that both have.
+
+    Parameters
+    ----------
+    scores : pandas.Series
+        From `final_scores`.
+    reference : str
+        The method to beat.
+    margin : float
+        Differences within it, in points, count as none (equivalence test).
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a task and method: ``n`` seeds, ``difference`` in points with ``low`` and ``high`` (95 %), ``p`` (paired t
+        test, two-sided), ``p_holm`` (adjusted over all rows), ``d_z`` (mean difference over the standard deviation of the
+        differences), ``p_equivalent`` (TOST) and ``detectable``: the difference that n seeds of this spread find with
+        probability .8.
+
+    Raises
+    ------
+    ValueError
+        The reference has no run, or shares two seeds with no method.
+    """
+    wide = _by_method(scores, reference)
+    rows = []
+    for method in wide.columns.drop(reference):
+        for task, pair in wide[[method, reference]].dropna().groupby("task"):
+            if len(pair) < 2:
+                continue
+            found = compare(pair[method], pair[reference])
+            rows.append({
+                "task": task, "method": method, "n": found.n, "difference": found.difference, "low": found.low,
+                "high": found.high, "p": found.p, "d_z": found.d_z,
+                "p_equivalent": equivalence(pair[method] - pair[reference], margin),
+                "detectable": minimum_detectable_effect(float((pair[method] - pair[reference]).std(ddof=1)), found.n),
+            })  # fmt: skip
+    if not rows:
+        raise ValueError(f"no method shares two seeds of a task with {reference!r}")
+    table = pd.DataFrame(rows).set_index(["task", "method"])
+    table.insert(5, "p_holm", holm(table["p"]))
+    return table
+
+
+def overall(scores: pd.Series, rng: np.random.Generator, reference: str = "uniform", level: float = 0.95) -> pd.DataFrame:
+    """Mean difference of every method from the reference over tasks and seeds, with a hierarchical bootstrap interval.
+
+    Parameters
+    ----------
+    scores : pandas.Series
+        From `final_scores`.
+    rng : numpy Generator
+    reference : str
+        The method to beat.
+    level : float
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a method that shares a seed with the reference on two tasks or more: ``tasks``, ``difference`` (every task
+        counts the same), ``low``, ``high``.
+
+    Raises
+    ------
+    ValueError
+        The reference has no run.
+    """
+    wide = _by_method(scores, reference)
+    rows = {}
+    for method in wide.columns.drop(reference):
+        pairs = wide[[method, reference]].dropna()
+        differences = {task: pair[method] - pair[reference] for task, pair in pairs.groupby("task")}
+        if len(differences) > 1:
+            mean = hierarchical_bootstrap(differences, rng, level=level)
+            rows[method] = {"tasks": len(differences), "difference": mean.value, "low": mean.low, "high": mean.high}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["tasks", "difference", "low", "high"])
+
+
+def _by_method(scores: pd.Series, reference: str) -> pd.DataFrame:
+    wide = scores.unstack("method")
+    if reference not in wide:
+        raise ValueError(f"reference: got {reference!r}; accepted: {', '.join(wide)}")
+    return wide
