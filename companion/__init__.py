@@ -9,8 +9,9 @@ import importlib
 __version__ = "0.1.0"
 
 _SUBMODULES = {
-    "advice", "data", "finetune", "glue_study", "gradients", "marchenko_pastur", "methods", "metrics", "rank_rules",
-    "spectral_lora", "statistics", "study", "study_tables", "targets", "truncation",
+    "advice", "data", "finetune", "glue_study", "gradients", "kstar", "kstar_tables", "marchenko_pastur", "methods",
+    "metrics", "rank_rules", "reduced_rank", "spectral_lora", "stability", "statistics", "study", "study_tables",
+    "targets", "truncation",
 }  # fmt: skip
 
 __all__ = sorted(_SUBMODULES)

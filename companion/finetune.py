@@ -2,145 +2,23 @@
 
 import random
 import tempfile
-import warnings
 from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import GridSearchCV
 from torch import nn
 from torch.nn import functional
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from companion.heads import head_of, warm_up_head
 from companion.metrics import task_metrics
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
 __all__ = ["adapter_parameters", "evaluate", "finetune", "head_of", "warm_up_head"]
-
-
-def head_of(model: nn.Module) -> nn.Linear:
-    """The last linear layer of the model's classification head.
-
-    Parameters
-    ----------
-    model : nn.Module
-        With a submodule `classifier` or `score`.
-
-    Returns
-    -------
-    nn.Linear
-
-    Raises
-    ------
-    ValueError
-        No linear layer there.
-
-    Examples
-    --------
-    >>> model = nn.Module()
-    >>> model.classifier = nn.Sequential(nn.Tanh(), nn.Linear(8, 2))
-    >>> head_of(model)
-    Linear(in_features=8, out_features=2, bias=True)
-    """
-    for name in ("classifier", "score"):
-        layers = [m for m in getattr(model, name, nn.Identity()).modules() if isinstance(m, nn.Linear)]
-        if layers:
-            return layers[-1]
-    raise ValueError(f"model: {type(model).__name__} has no linear layer in 'classifier' or 'score'")
-
-
-@torch.no_grad()
-def warm_up_head(model: nn.Module, dataloader: "DataLoader", folds: int = 5) -> float:
-    """Fit the last linear layer of the head to the frozen features, in place, and nothing else.
-
-    A fresh head sends every gradient through its own random read-out direction. The fit is the convex one: ridge-penalised
-    logistic regression (least squares for regression). The penalty is chosen by cross-validated log-loss, the
-    quantity whose gradient is measured next: a choice by accuracy can leave an over-confident head.
-
-    Parameters
-    ----------
-    model : nn.Module
-        Sequence classifier with `classifier` or `score`, before any adapter; its mode is left as it was.
-    dataloader : DataLoader
-        Dict batches with ``labels``. Use other examples than those of the gradient: on its own the fit has converged, and
-        the gradient would be smaller than on new examples.
-    folds : int
-        Cross-validation folds.
-
-    Returns
-    -------
-    float
-        Cross-validated accuracy (classification) or R² (regression) of the frozen features.
-
-    Raises
-    ------
-    ValueError
-        No such head, a class without examples, or too few examples for the folds.
-
-    Warns
-    -----
-    UserWarning
-        The frozen features do not predict the labels, so that the fitted head is close to zero.
-    """
-    head = head_of(model)
-    features, labels = _features(model, dataloader)
-    if len(labels) < 4 * folds:
-        raise ValueError(f"dataloader: got {len(labels)} examples; a fit with {folds} folds takes at least {4 * folds}")
-    if head.out_features > 1 and set(np.unique(labels)) != set(range(head.out_features)):
-        raise ValueError(f"dataloader: got labels {np.unique(labels).tolist()}; accepted: each of 0 … {head.out_features - 1}")
-    search = _head_search(head.out_features == 1, folds).fit(features, labels)
-    fit = search.best_estimator_
-    if search.best_index_ == _STRONGEST[head.out_features == 1]:
-        warnings.warn(
-            "the frozen features do not predict the labels: cross-validation chose the strongest penalty, and the head is "
-            "close to zero; use more examples",
-            stacklevel=3,
-        )
-    weight, bias = np.atleast_2d(fit.coef_), np.atleast_1d(fit.intercept_)
-    if head.out_features == 2:  # scikit-learn gives one log-odds: half to each class, with opposite signs
-        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    head.weight.copy_(torch.from_numpy(weight))
-    if head.bias is not None:
-        head.bias.copy_(torch.from_numpy(bias))
-    return float(search.cv_results_["mean_test_score"][search.best_index_])
-
-
-_STRONGEST = {True: 6, False: 0}  # place of the strongest penalty in the grids below, for regression and classification
-
-
-def _head_search(regression: bool, folds: int) -> GridSearchCV:
-    """Grid over the penalty; ``score`` is what is reported, ``loss`` what is minimised."""
-    estimator: BaseEstimator
-    if regression:
-        estimator, grid, score, loss = Ridge(), {"alpha": np.logspace(-2, 4, 7)}, "r2", "neg_mean_squared_error"
-    else:
-        estimator, grid = LogisticRegression(max_iter=5000, tol=1e-6), {"C": np.logspace(-5, 2, 8)}
-        score, loss = "accuracy", "neg_log_loss"
-    return GridSearchCV(estimator, grid, scoring={"score": score, "loss": loss}, refit="loss", cv=folds)
-
-
-def _features(model: nn.Module, dataloader: "DataLoader") -> tuple[np.ndarray, np.ndarray]:
-    """What enters the last linear layer, (examples, features) in float64, and the labels (examples,)."""
-    features: list[torch.Tensor] = []
-    labels: list[torch.Tensor] = []
-    hook = head_of(model).register_forward_pre_hook(lambda module, args: features.append(args[0].double().cpu()))
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        for batch in dataloader:
-            labels.append(batch["labels"])
-            model(**{key: value.to(model.device) for key, value in batch.items() if key != "labels"})
-    finally:
-        hook.remove()
-        for module, mode in modes.items():
-            module.training = mode
-    return torch.cat(features).numpy(), torch.cat(labels).numpy()
 
 
 def finetune(
@@ -152,8 +30,9 @@ def finetune(
     progress: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
     precision: str = "fp32",
+    optimizer: str = "adamw",
 ) -> dict[str, float]:
-    """Train what requires gradients with AdamW and a linear warm-up over 6% of the steps (P2 appendix G.2).
+    """Train what requires gradients, with a linear warm-up over 6% of the steps (P2 appendix G.2).
 
     The rest are the defaults of `transformers.Trainer`: linear decay to zero, gradients clipped at norm 1.
 
@@ -175,6 +54,9 @@ def finetune(
         Called during training, as AdaLoRA needs it.
     precision : str
         ``"fp32"``, ``"bf16"`` or ``"fp16"``: mixed precision as accelerate does it; several GPUs are its matter too.
+    optimizer : str
+        ``"adamw"`` without weight decay, as P2 has it, or ``"sgd"`` without momentum and without clipping, whose small steps follow
+        the gradient flow.
 
     Returns
     -------
@@ -184,8 +66,10 @@ def finetune(
     Raises
     ------
     ValueError
-        An unknown precision, or one that the device does not have.
+        An unknown optimizer or precision, or one that the device does not have.
     """
+    if optimizer not in ("adamw", "sgd"):
+        raise ValueError(f"optimizer: got {optimizer!r}; accepted: 'adamw', 'sgd'")
     if precision not in ("fp32", "bf16", "fp16"):
         raise ValueError(f"precision: got {precision!r}; accepted: 'fp32', 'bf16', 'fp16'")
     with tempfile.TemporaryDirectory() as folder, _random_states_kept():
@@ -203,6 +87,7 @@ def finetune(
             use_cpu=not torch.accelerator.is_available(),
             bf16=precision == "bf16",
             fp16=precision == "fp16",
+            **({"optim": "sgd", "max_grad_norm": 0.0} if optimizer == "sgd" else {}),  # else transformers' own AdamW
         )
         trainer = _GivenBatches(
             model, arguments, train_dataset=dataloader.dataset, batches=dataloader, callbacks=list(callbacks)

@@ -13,6 +13,7 @@ from torch import nn
 from companion.advice import assess
 from companion.gradients import GradientSpectrum, LossFn, gradient_spectra
 from companion.rank_rules import Spectrum, make_rule
+from companion.stability import artefacts
 
 __all__ = ["default_targets", "spectral_lora_config", "spectral_ranks", "to_lora_config"]
 
@@ -165,7 +166,8 @@ def spectral_lora_config(
     Warns
     -----
     UserWarning
-        When the spectra as a whole cannot be told from noise: the ranks are then read off noise.
+        When the spectra as a whole cannot be told from noise: the ranks are then read off noise. When a rank is the number
+        of examples or the numerical rank of the gradient.
 
     Examples
     --------
@@ -183,6 +185,9 @@ def spectral_lora_config(
         raise ValueError(f"the rule {rule!r} gives rank 0 to every matrix. {assessment or ''}".rstrip())
     if assessment is not None and not assessment.resolved:
         warnings.warn(str(assessment), stacklevel=2)
+    if suspicious := artefacts(ranks, spectra):
+        numbers = "; ".join(f"{name}: {number}" for name, number in suspicious.items())
+        warnings.warn(f"ranks that may be numbers of the measurement and not of the task: {numbers}", stacklevel=2)
     every_module = dict.fromkeys((name for name, _ in model.named_modules() if name), 0)
     return to_lora_config(every_module | ranks, base, scaling)  # the others at rank 0, so that no name ending catches them
 

@@ -122,3 +122,19 @@ def test_callbacks_hear_of_every_step():
     counter = Counter()
     finetune(adapted(), separable(64, 16), epochs=2, callbacks=[counter])
     assert counter.steps == 8
+
+
+def test_a_step_of_sgd_goes_down_the_gradient():
+    model, data = adapted(), separable(32, 32)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    name = "bert.encoder.layer.1.attention.self.value"
+    layer = model.get_base_model().get_submodule(name)
+    start = layer.lora_A["default"].weight.detach().clone()
+    gradient = mean_gradients(tiny_bert(), data, [name], flips=0)[name].mean  # of the same weights: B is zero
+    finetune(model, data, epochs=2, learning_rate=1e-3, optimizer="sgd")  # the first of two steps has the rate zero
+    step, expected = layer.lora_B["default"].weight.detach(), -gradient @ start.T
+    assert torch.nn.functional.cosine_similarity(step.flatten(), expected.flatten(), dim=0) > 0.9999
+    with pytest.raises(ValueError, match="optimizer: got 'lion'; accepted: 'adamw', 'sgd'"):
+        finetune(adapted(), separable(32, 16), optimizer="lion")

@@ -67,18 +67,20 @@ def test_one_version():
     assert f"## {companion.__version__}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
 
 
-def test_import_is_quick_and_leaves_torch_alone():
-    code = (
-        "import time; start = time.perf_counter(); import companion; end = time.perf_counter();"
-        "import sys; assert 'torch' not in sys.modules and 'transformers' not in sys.modules; print(end - start)"
-    )
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
-    assert min(float(run.stdout) for run in runs) < 0.6
+def test_import_leaves_torch_alone():
+    code = "import sys, companion; assert not {'torch', 'transformers', 'peft'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("module", ["marchenko_pastur", "rank_rules", "book.plotting", "book.settings", "book.glue"])
+MATHEMATICS = [
+    "marchenko_pastur", "kstar", "reduced_rank", "kstar_tables", "rank_rules", "statistics", "study_tables", "runs",
+    "book.plotting", "book.settings", "book.glue", "book.audit", "book.audit_figures",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("module", MATHEMATICS)
 def test_mathematics_needs_no_torch(module):
-    code = f"import sys; sys.modules['torch'] = None; import companion.{module}"
+    code = f"import sys, companion.{module}; assert not {{'torch', 'transformers', 'peft'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
