@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from math import gcd
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from companion import _validate
 

@@ -16,7 +16,9 @@ from transformers import TrainerCallback
 
 from companion import peft_methods
 from companion.allocation import allocate, permuted_ranks, proportional_ranks
+from companion.decay import decay_rate, fit_decay, k_star
 from companion.gradients import GradientSpectrum, gradient_spectra
+from companion.kstar import paper_threshold
 from companion.rank_rules import energy_rank, floor_rank, gap_rank, threshold_rank
 from companion.spectral_lora import default_targets, to_lora_config
 from companion.targets import linear_targets
@@ -160,6 +162,20 @@ def _threshold(spectrum: GradientSpectrum, problem: Problem) -> int:
     return threshold_rank(spectrum.singular_values, problem.parameter, spectrum.shape, spectrum.n_examples)
 
 
+def _k_star_printed(spectrum: GradientSpectrum, problem: Problem) -> int:
+    """P1's rule as printed (eq. 4 to 6, C = 1), the noise that of an entry of one example's gradient; 0 without a decay."""
+    noise = np.sqrt(np.mean(spectrum.flip_energies) / np.prod(spectrum.shape) * spectrum.n_examples)
+    threshold = paper_threshold(float(noise), spectrum.shape[1], spectrum.n_examples)
+    decay = decay_rate(spectrum.singular_values, threshold)  # NaN below two modes
+    return min(k_star(decay, threshold), problem.largest) if decay > 1 else 0
+
+
+def _k_star(spectrum: GradientSpectrum, problem: Problem) -> int:
+    """P1's rule with the measured noise floor for its threshold and the fitted C; the fit has two modes at least."""
+    fit = fit_decay(spectrum.singular_values, spectrum.noise_floor, min_modes=2)
+    return min(fit.k_star(spectrum.noise_floor), problem.largest) if fit.decays[-1] > 1 else problem.largest
+
+
 def floor_ranks(problem: Problem) -> dict[str, int]:
     """Pay for modes above the noise floor first, the strongest per parameter first; spread what is left evenly.
 
@@ -194,6 +210,8 @@ RANKS: dict[str, Callable[[Problem], dict[str, int]]] = {
     "gap": _in_proportion(lambda s, problem: gap_rank(s.singular_values, problem.largest)),
     "energy": _in_proportion(lambda s, problem: energy_rank(s.singular_values, problem.parameter or 0.9)),
     "threshold": _in_proportion(_threshold),
+    "kstar-printed": _in_proportion(_k_star_printed),
+    "kstar": _in_proportion(_k_star),
     "norm": _in_proportion(lambda s, problem: float(np.linalg.norm(s.singular_values))),
     "global": _global,
     "floor": floor_ranks,

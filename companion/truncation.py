@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
-from torch import nn
+from torch import nn  # noqa: F401 - the examples need it
 
 from companion.allocation import allocate
 from companion.spectral_lora import to_lora_config

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from nbformat import v4
 
 from companion.book import claims, notebooks, predicates
-from companion.book.claims import CORRECTED, FAILS, HOLDS, METADATA_KEY, OPEN, UNTESTABLE, Finding, assess, measured
+from companion.book.claims import CORRECTED, FAILS, HOLDS, METADATA_KEY, OPEN, UNTESTABLE, Finding, assess, measured, stored
 from companion.book.pairing import read_notebook
 
 BOOK = Path(__file__).parents[1] / "book"
@@ -255,6 +255,23 @@ def test_a_claim_cannot_be_left_open_by_handing_over_nothing():
     with pytest.raises(ValueError, match="P2-lemF.1 can be tested here, but nothing was measured"):
         assess("P2-lemF.1", None)
     assert assess("P2-tab3-full", None).verdict == UNTESTABLE
+
+
+@pytest.mark.parametrize("missing", [(np.nan,), ([],), ([1.0, np.nan],), (1.0, np.nan), (np.array([np.nan, 2.0]),), (None,)])
+def test_a_run_that_is_not_recorded_leaves_a_claim_open_and_says_so(missing):
+    finding = assess("P2-sec6.3-glue", claims.recorded(*missing))
+    assert finding.verdict == OPEN and finding.pending and "not measured yet" in str(claims.account(finding))
+    record = claims.as_record(finding)
+    assert claims.from_record(record) == finding and stored._check_record(record, "spectral-lora-on-glue") == []
+    del record["pending"]
+    assert stored._check_record(record, "spectral-lora-on-glue") == ["P2-sec6.3-glue is shown but not measured"]
+    assert claims.recorded([0.5, 0.25], 0.1) == claims.measured([0.5, 0.25], 0.1)
+
+
+def test_pending_cannot_be_typed():
+    for source in ("claims.PENDING", "PENDING", "claims.recorded(None)", "claims.recorded([])"):
+        cell = v4.new_code_cell(f"claims.survives(claims.assess('P2-sec6.3-glue', {source}))", metadata={"tags": [claims.COMPARED]})
+        assert any("types a measurement" in problem for problem in stored._check_cell(cell)), source
 
 
 def test_symbols_keep_their_case_at_the_start_of_a_sentence():

@@ -1,5 +1,6 @@
 """Every method of the study on a small real encoder: what it costs, what it chooses, and what it leaves."""
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
-from companion import peft_methods
+from companion import methods, peft_methods
 from companion.finetune import adapter_parameters, finetune
 from companion.gradients import gradient_spectra
 from companion.methods import MAX_RANK, METHODS, RANKS, Problem, adapt, floor_ranks
@@ -170,3 +171,22 @@ def test_unknown_methods_and_missing_parameters_are_named():
         adapt("spectral", problem())
     with pytest.raises(ValueError, match="C' of P2 eq. 7"):
         adapt("threshold", problem())
+
+
+def planted(values, floors):
+    spectrum = type("Planted", (), {})()
+    spectrum.singular_values, spectrum.floors, spectrum.shape, spectrum.n_examples = np.array(values), floors, (32, 32), 64
+    spectrum.flip_energies = np.full(9, 32 * 32 * 1e-4 / 64)  # noise of one example's entry: 0.01
+    spectrum.noise_floor = max(floors)
+    return spectrum
+
+
+def test_k_star_layer_by_layer_is_the_printed_formula_and_the_corrected_one():
+    given = problem(rank=4)
+    values = 0.5 * 2.0 ** -np.arange(12.0)
+    spectrum = planted(values, np.full(9, 0.02))
+    threshold = 0.01 * (1 + (32 / 64) ** 0.5)  # eq. 5
+    assert methods._k_star_printed(spectrum, given) == math.ceil(np.log(1 / threshold) / np.log(2))  # eq. 6 with C = 1
+    assert methods._k_star(spectrum, given) == int(np.sum(values > 0.02)) == math.ceil(np.log(0.5 / 0.02) / np.log(2))
+    nothing = planted(1e-5 * values, np.full(9, 0.02))
+    assert methods._k_star_printed(nothing, given) == methods._k_star(nothing, given) == 0
