@@ -7,6 +7,7 @@ choice made on examples cut from the *training* split, and the official validati
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,9 @@ import pandas as pd
 
 from companion import data
 from companion.finetune import evaluate, finetune, warm_up_head
-from companion.methods import METHODS, Problem, adapt
+from companion.methods import METHODS, RANKS, Problem, adapt
 from companion.metrics import METRICS, score
-from companion.runs import failed_records, key_of, provenance, read_records
+from companion.runs import failed_records, key_of, latest, parse, provenance, read_records
 from companion.study import Outcome, grid, run_study
 
 __all__ = ["LEARNING_RATES", "PAPER", "SETTING", "chosen_rates", "final_runs", "run", "run_glue", "tuning_runs"]
@@ -57,7 +58,7 @@ TUNING_EXAMPLES = 500
 TUNING_SEED = 100  # apart from the seeds of the final runs
 
 
-def run(config: Mapping[str, object]) -> dict:
+def run(config: Mapping[str, object], records: Path | None = None) -> dict:
     """One run of the study.
 
     Parameters
@@ -66,11 +67,14 @@ def run(config: Mapping[str, object]) -> dict:
         `SETTING` or `PAPER` with ``task`` (a name or a folder, as for `companion.data.load_task`), ``method`` (of
         `companion.methods.METHODS`, or ``"probe"``), ``parameter``, ``learning_rate``, ``seed`` and ``split``:
         ``"tuning"`` evaluates on examples cut from the training split, ``"validation"`` on the official one.
+    records : Path, optional
+        Records of the study so far. Two rules that choose the same ranks are the same training to the last bit: if a run
+        with these adapters is there, its result is taken over and not computed again.
 
     Returns
     -------
     dict
-        ``metrics``: the task's own, ``score`` (their mean, in points), ``loss``, ``train_loss``, ``parameters`` (adapters
+        ``same_as``: the key of the run that was taken over, if one was. ``metrics``: the task's own, ``score`` (their mean, in points), ``loss``, ``train_loss``, ``parameters`` (adapters
         only), ``ranks`` by module, seconds spent on choosing (``choosing``), ``training`` and ``evaluating``; and the
         record's provenance.
 
@@ -92,10 +96,11 @@ def run(config: Mapping[str, object]) -> dict:
         return data.make_dataloader(rows, tokenizer, config["batch_size"], config["max_length"], seed)
 
     start = time.perf_counter()
+    ranks: dict[str, int] = {}
+    result: dict = {"train_loss": None}
     if config["method"] == "probe":
         warm_up_head(model, loader(train))
-        chosen = trained = time.perf_counter()
-        ranks, result = {}, {"train_loss": None}
+        chosen = time.perf_counter()
     else:
         count = min(config["calibration"], len(train) // 2)
         if config["head"] == "warm":  # on other examples than the gradient's, see `warm_up_head`
@@ -103,10 +108,12 @@ def run(config: Mapping[str, object]) -> dict:
         batches = loader(train, config["seed"])
         adapted = adapt(config["method"], _problem(config, model, loader(train[:count]), len(batches)))
         chosen = time.perf_counter()
+        if twin := _twin(config, adapted.ranks, records):
+            return {"same_as": twin["key"], "metrics": twin["metrics"] | {"choosing": round(chosen - start, 2)}, **source}
         options = {"callbacks": adapted.callbacks, "precision": config["precision"]}
         result = finetune(adapted.model, batches, config["epochs"], config["learning_rate"], config["seed"], **options)
         model, ranks = adapted.finish(adapted.model)
-        trained = time.perf_counter()
+    trained = time.perf_counter()
     measured = evaluate(model, loader(test), config["task"])
     official = {name: value for name, value in measured.items() if name != "loss"}
     times = {"choosing": chosen - start, "training": trained - chosen, "evaluating": time.perf_counter() - trained}
@@ -119,6 +126,18 @@ def run(config: Mapping[str, object]) -> dict:
         **{name: round(seconds, 2) for name, seconds in times.items()},
     }
     return {"metrics": metrics, **source}
+
+
+def _twin(config: Mapping[str, object], ranks: Mapping[str, int] | None, records: Path | None) -> dict | None:
+    """A recorded run of plain LoRA with these ranks and settings, under whatever name."""
+    if ranks is None or records is None or not records.exists():
+        return None
+    free = {"method": None, "parameter": None}
+    for key, record in latest(parse(records)[0]).items():
+        alike = {**record["config"], **free} == {**config, **free}
+        if alike and record["config"]["method"] in RANKS and record.get("metrics", {}).get("ranks") == ranks:
+            return {"key": key, **record}
+    return None
 
 
 def _problem(config: Mapping[str, object], model, calibration, steps_per_epoch: int) -> Problem:
@@ -293,7 +312,8 @@ def run_glue(
     """
     start = time.monotonic()
     tuning = tuning_runs(tasks, methods, setting)
-    tuned = run_study(run, tuning, path, minutes, workers)
+    tuned = run_study(partial(run, records=path), tuning, path, minutes, workers)
     rates = chosen_rates(read_records(path), tuning, failed_records(path)) if path.exists() else {}
     left = None if minutes is None else max(minutes - (time.monotonic() - start) / 60, 1e-3)
-    return [tuned, run_study(run, final_runs(tasks, methods, seeds, rates, setting), path, left, workers)]
+    finals = final_runs(tasks, methods, seeds, rates, setting)
+    return [tuned, run_study(partial(run, records=path), finals, path, left, workers)]

@@ -98,6 +98,8 @@ class Adapted:
     Attributes
     ----------
     model : PreTrainedModel or PeftModel
+    ranks : dict of str to int, optional
+        Of plain LoRA: with the seed they say all there is to say about these adapters. None where the method does more.
     callbacks : list of TrainerCallback
         What the method does during training.
     finish : callable
@@ -105,6 +107,7 @@ class Adapted:
     """
 
     model: nn.Module
+    ranks: dict[str, int] | None = None
     callbacks: list[TrainerCallback] = field(default_factory=list)
     finish: Callable[[nn.Module], tuple[nn.Module, dict[str, int]]] = field(default_factory=lambda: lambda model: (model, {}))
 
@@ -232,7 +235,7 @@ def lora(problem: Problem, ranks: Mapping[str, int], **options) -> PeftModel:
 def _with_ranks(rule: Callable[[Problem], dict[str, int]]) -> Callable[[Problem], Adapted]:
     def adapted(problem: Problem) -> Adapted:
         ranks = rule(problem)
-        return Adapted(lora(problem, ranks), finish=lambda model: (model, ranks))
+        return Adapted(lora(problem, ranks), ranks, finish=lambda model: (model, ranks))
 
     return adapted
 
@@ -273,7 +276,7 @@ def _eva(problem: Problem) -> Adapted:
 def _adalora(problem: Problem) -> Adapted:
     model = peft_methods.adalora(problem.model, list(problem.modules), problem.rank, problem.steps, problem.scaling)
     callback = peft_methods.AdaLoraCallback(model)
-    return Adapted(model, [callback], lambda model: (model, peft_methods.adalora_ranks(model)))
+    return Adapted(model, None, [callback], lambda model: (model, peft_methods.adalora_ranks(model)))
 
 
 def _full(problem: Problem) -> Adapted:

@@ -13,7 +13,7 @@ from companion.cli import main
 from companion.glue_study import PAPER, SETTING, chosen_rates, final_runs, run, run_glue, split, tuning_runs
 from companion.metrics import METRICS
 from companion.runs import key_of
-from companion.study import read_records
+from companion.study import append_record, read_records
 from companion.study_tables import compare_methods, final_scores, overall, score_table
 
 
@@ -52,6 +52,23 @@ def test_a_run_is_repeatable_and_says_what_it_measured(small):
     assert first["data"]["task"] == "stsb-mini" and first["data"]["split"] == "train"
     assert len(first["model"]["sha256"]) == 64
     json.dumps(first, allow_nan=False)
+
+
+def test_a_rule_that_chooses_recorded_ranks_takes_the_result_over_and_it_is_the_same(small, tmp_path):
+    path = tmp_path / "r.jsonl"
+    times = ("choosing", "training", "evaluating")
+
+    def result(record):
+        return {name: value for name, value in record["metrics"].items() if name not in times}
+
+    first = run(config(small))
+    append_record(path, {**first, "config": config(small)})
+    given = config(small, method="energy", parameter=1.0)  # all of the energy everywhere: the same ranks in all matrices
+    taken, computed = run(given, path), run(given)
+    assert taken["same_as"] == key_of(config(small)) and "same_as" not in computed
+    assert result(taken) == result(computed) == result(first)
+    assert taken["metrics"]["training"] == first["metrics"]["training"]
+    assert "same_as" not in run(given | {"seed": 1}, path) and "same_as" not in run(config(small, method="rslora"), path)
 
 
 def test_seed_head_precision_and_rate_matter(small):
