@@ -9,9 +9,10 @@ import importlib
 __version__ = "0.1.0"
 
 _SUBMODULES = {
-    "advice", "data", "finetune", "glue_study", "gradients", "kstar", "kstar_tables", "marchenko_pastur", "methods",
-    "metrics", "rank_rules", "reduced_rank", "spectral_lora", "stability", "statistics", "study", "study_tables",
-    "targets", "truncation",
+    "advice", "data", "finetune", "flow_numerics", "glue_study", "gradient_flow", "gradients", "kstar",
+    "kstar_tables", "marchenko_pastur", "methods", "metrics", "projected_flow", "rank_rules", "reduced_rank",
+    "scalar_flow", "spectral_lora", "stability", "statistics", "study", "study_tables", "tanh_law", "targets",
+    "truncation",
 }  # fmt: skip
 
 __all__ = sorted(_SUBMODULES)

@@ -94,9 +94,16 @@ def score(values: dict[str, float]) -> float:
     -------
     float
 
+    Raises
+    ------
+    ValueError
+        No metric.
+
     Examples
     --------
     >>> score({"accuracy": 0.8, "f1": 0.9})
     85.0
     """
+    if not values:
+        raise ValueError("values must hold one metric or more, got none")
     return round(100 * sum(values.values()) / len(values), 10)

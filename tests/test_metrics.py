@@ -73,3 +73,8 @@ def test_score_is_the_mean_in_points():
 def test_bad_input_is_named(labels, predictions, error, message):
     with pytest.raises(error, match=message):
         task_metrics("rte", labels, predictions)
+
+
+def test_a_score_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="one metric or more"):
+        score({})
