@@ -6,7 +6,6 @@ where the Marchenko-Pastur law holds, and the weights are projected on the right
 is reduced-rank regression (Izenman 1975; Bunea, She and Wegkamp 2011).
 """
 
-from dataclasses import dataclass
 from math import nan, sqrt
 from numbers import Integral
 
@@ -19,95 +18,82 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from companion import _validate
 from companion.kstar import paper_threshold
 from companion.marchenko_pastur import estimate_noise, gavish_donoho_threshold, noise_edge
+from companion.rank_sweep import RankSweep, rank_sweep, squared_errors
 
-__all__ = ["RankSweep", "ReducedRankRegression", "rank_sweep"]
+__all__ = ["RankSweep", "ReducedRankRegression", "new_input_thresholds", "rank_sweep"]
 
-RULES = ("gavish-donoho", "edge", "paper", "cv")
-WELL_CONDITIONED = 1e-3  # least ratio of the diagonal of R for which it is taken from X'X; below, from X itself
-
-
-@dataclass(frozen=True)
-class RankSweep:
-    """Fits of every rank r = 0 … K, K = min(d_in, d_out); made by `rank_sweep`.
-
-    Attributes
-    ----------
-    singular_values : ndarray, shape (..., K)
-        Of the matrix that is cut: the weights, or Z.
-    r2 : ndarray, shape (..., K + 1), or None
-        R² on the test data for each rank, averaged over the outputs as `sklearn.metrics.r2_score` does.
-    excess_risk : ndarray, shape (..., K + 1), or None
-        Expected squared error on new inputs beyond the noise, summed over the outputs, for each rank.
-    """
-
-    singular_values: np.ndarray
-    r2: np.ndarray | None
-    excess_risk: np.ndarray | None
+RULES = ("gavish-donoho", "gavish-donoho-2014", "edge", "paper", "cv")
 
 
-def rank_sweep(
-    x: ArrayLike, y: ArrayLike, *, test: tuple[ArrayLike, ArrayLike] | None = None, weights: ArrayLike | None = None,
-    covariance: ArrayLike | None = None, method: str = "ols",
-) -> RankSweep:  # fmt: skip
-    """R² and excess risk of every rank from one singular value decomposition, without intercept (P1 table 3.4).
+def new_input_thresholds(noise: float, d_in: int, d_out: int, n_samples: int, *, estimated: bool = False) -> np.ndarray:
+    """Gavish and Donoho's optimal hard threshold for the singular values of Z, made for the error at *new* inputs.
 
-    Leading axes of the arrays are independent problems, solved together.
+    Theirs (2014) is made for the error at the inputs of the sample, where noise counts less than at new ones. In the limit
+    of many samples the first threshold is theirs.
 
     Parameters
     ----------
-    x : array_like, shape (..., n, d_in)
-    y : array_like, shape (..., n, d_out)
-        Training data, ``n >= d_in``.
-    test : pair of array_like, shapes (..., m, d_in) and (..., m, d_out), optional
-        Fresh inputs and outputs; gives `r2`.
-    weights : array_like, shape (..., d_in, d_out), optional
-        The true ones; gives `excess_risk`, ``E |x'(W_r - W*)|²``.
-    covariance : array_like, shape (d_in, d_in), optional
-        Of new inputs; the identity by default, where the risk is the squared Frobenius distance.
-    method : {"ols", "reduced-rank"}
-        Cut the singular value decomposition of the least-squares weights (P1), or project them on the leading right
-        singular vectors of ``Z = Q'Y``.
+    noise : float
+        Standard deviation of the noise in one output, ``>= 0``.
+    d_in, d_out, n_samples : int
+        Number of inputs, of outputs, and of samples (one less if a mean is taken out). New inputs have the covariance of
+        those of the sample, whatever it is; with no more samples than inputs, it is taken to be white.
+    estimated : bool
+        `noise` is an estimate, from the residuals or without residuals from Z: the first threshold then is one standard
+        error of it higher.
 
     Returns
     -------
-    RankSweep
+    ndarray, shape (min(d_in, d_out, n_samples),)
+        Decreasing. Singular value k = 0, 1, … is kept if it is above threshold k and those before it are kept.
 
     Raises
     ------
     TypeError, ValueError
-        Shapes that do not fit, NaN or infinity, fewer samples than inputs, dependent columns of `x`, an unknown method.
+        A negative or non-finite noise, or counts that are not integers ``>= 1``.
+
+    Notes
+    -----
+    Z is ``m = min(d_in, n_samples)`` by ``n = d_out``. In units of the noise let w be the squared singular value of a
+    mode of the signal ``R W``. Observed is ``y² = (w + m)(w + n)/w``, with a left vector of which ``m (1 + n/w)²/y²`` is
+    noise outside the signal (`companion.marchenko_pastur.spiked_overlaps`). At the inputs of the sample keeping the mode
+    gains ``w - m - n - 3 m n/w``, whose zero is the threshold of 2014. At new inputs noise outside the signal counts
+    ``c = (n_samples - 1)/(n_samples - 1 - d_in)`` times as much as signal, the mean of an inverse Wishart matrix for
+    Gaussian inputs, and the gain is ``w - m - n - 3 m n/w - (c - 1) m (1 + n/w)²``: positive above the one positive zero of
+    ``w³ - (n + c m) w² - (1 + 2c) m n w - (c - 1) m n²``. With fewer samples than inputs d_in and n_samples change places
+    in c, which is kept finite where they are closer than 2.
+
+    With k > 0 modes kept, what is left is m - k by n - k, of which the next one takes a row and a column: ``m - k - 1`` and
+    ``n - k - 1`` stand for m and n, and 1, the noise along the signal, is added to y² and subtracted from the gain. The
+    first threshold is left in the published form, which is a little higher: while nothing is kept, a mode of noise can
+    cost any multiple of the risk.
 
     Examples
     --------
-    >>> rng = np.random.default_rng(0)
-    >>> w, x = np.diag([2.0, 0.01, 0.01]), rng.standard_normal((50, 3))
-    >>> sweep = rank_sweep(x, x @ w + 0.3 * rng.standard_normal((50, 3)), weights=w)
-    >>> sweep.excess_risk.round(3).tolist()
-    [4.0, 0.008, 0.034, 0.035]
+    >>> [new_input_thresholds(1.0, 64, 32, n)[:3].round(2).tolist() for n in (100, 500, 10**9)]
+    [[19.23, 18.88, 18.68], [16.13, 15.83, 15.65], [15.83, 15.53, 15.36]]
+    >>> round(gavish_donoho_threshold((64, 32), noise=1.0), 2)
+    15.83
     """
-    x, y = _samples("x", x, "y", y)
-    if method not in ("ols", "reduced-rank"):
-        raise ValueError(f"method must be 'ols' or 'reduced-rank', got {method!r}")
-    r, z = _triangle(x, y)
-    w = np.linalg.solve(r, z)
-    left, values, right = np.linalg.svd(w if method == "ols" else z, full_matrices=False)
-    left = left * values[..., None, :] if method == "ols" else w @ right.mT
-    r2 = risk = None
-    if test is not None:
-        a, b = _samples("test[0]", test[0], "test[1]", test[1])
-        if a.shape[:-2] != x.shape[:-2] or (a.shape[-1], b.shape[-1]) != w.shape[-2:]:
-            raise ValueError(f"test must fit x and y of shapes {x.shape} and {y.shape}, got {a.shape} and {b.shape}")
-        gram, cross = a.mT @ a, a.mT @ b
-        rest = np.sum(b * b, axis=-2) - np.sum(w * (2 * cross - gram @ w), axis=-2)
-        total = np.sum((b - b.mean(axis=-2, keepdims=True)) ** 2, axis=-2)
-        r2 = _r2(_squared_errors(gram, cross - gram @ w, rest, left, right), total)
-    if weights is not None:
-        if (true := _validate.reals("weights", weights)).shape != w.shape:
-            raise ValueError(f"weights must have shape {w.shape}, got {true.shape}")
-        error = true - w
-        gram = np.eye(x.shape[-1]) if covariance is None else _covariance(covariance, x.shape[-1])
-        risk = _squared_errors(gram, gram @ error, np.sum(error * (gram @ error), axis=-2), left, right).sum(axis=-1)
-    return RankSweep(values, r2, risk)
+    noise = _validate.noise_level(noise)
+    inputs, outputs = _validate.integer("d_in", d_in, 1), _validate.integer("d_out", d_out, 1)
+    samples = _validate.integer("n_samples", n_samples, 1)
+    fewer, more = sorted((inputs, samples))
+    more = max(more, fewer + 2)
+    cost = (more - 1) / (more - 1 - fewer)
+    rows = min(inputs, samples)
+    left_over = [(rows, outputs, 0), *((rows - k - 1, outputs - k - 1, 1) for k in range(1, min(rows, outputs)))]
+    thresholds = np.array([_threshold(m, n, cost, own) for m, n, own in left_over])
+    if estimated:  # relative standard error of the noise, from the residuals or from the entries of Z
+        thresholds[0] *= 1 + 1 / sqrt(2 * outputs * (samples - inputs if samples > inputs else rows))
+    return noise * thresholds
+
+
+def _threshold(m: int, n: int, cost: float, own: int) -> float:
+    """Of unit noise; the zero as the eigenvalue of a companion matrix: the real parts of the other two are not positive."""
+    zeros = np.roots([1.0, -(own + n + cost * m), -(1 + 2 * cost) * m * n, -(cost - 1) * m * n * n])
+    w = float(zeros.real.max())
+    return sqrt((w + m) * (w + n) / w + own)
 
 
 class ReducedRankRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
@@ -115,11 +101,13 @@ class ReducedRankRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     Parameters
     ----------
-    rank : {"gavish-donoho", "edge", "paper", "cv"} or int
-        "gavish-donoho" and "edge" keep the singular values of Z above the optimal hard threshold (Gavish and Donoho
-        2014) or above the noise edge. "cv" takes the rank with the least squared error in cross-validation. "paper" is
-        P1's rule in the reading that always gives a rank: cut the singular value decomposition of the *weights* at
-        ``tau = noise (1 + sqrt(d_in / n))``. A number is the rank itself, at most min(n_features, n_targets).
+    rank : {"gavish-donoho", "gavish-donoho-2014", "edge", "paper", "cv"} or int
+        "gavish-donoho" keeps the singular values of Z above Gavish and Donoho's optimal hard threshold, made for the error
+        at new inputs: `new_input_thresholds`. "gavish-donoho-2014" takes their threshold as printed, for the error at the
+        inputs of the sample, and "edge" the noise edge. "cv" takes the rank with the least squared error in
+        cross-validation. "paper" is P1's rule in the reading that always gives a rank: cut the singular value
+        decomposition of the *weights* at ``tau = noise (1 + sqrt(d_in / n))``. A number is the rank itself, at most
+        min(n_features, n_targets).
     noise : float, optional
         Standard deviation of the noise in one output. By default it is estimated from the residuals, or, where the fit
         leaves none (as many inputs as samples), from the spectrum of Z with the median rule.
@@ -139,7 +127,8 @@ class ReducedRankRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
     singular_values_ : ndarray
         In decreasing order: of Z, of shape (min(rank of X, n_targets),); of the weights for "paper".
     threshold_ : float
-        What they were compared with; NaN for "cv" and a number.
+        What they were compared with, for "gavish-donoho" the last of several; `rank_` of them are above it. NaN for "cv"
+        and a number.
     n_features_in_ : int
 
     Raises
@@ -150,8 +139,11 @@ class ReducedRankRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     Notes
     -----
-    Both thresholds are made for the error at the inputs of the sample. At new inputs noise counts ``n / (n - d_in)`` times
-    as much: with few samples per input and a signal near the threshold they keep too much.
+    In 1,000 random tasks (decay 1.2 to 10, 8 to 128 inputs and outputs, 1.2 to 30 samples per input, white and correlated
+    inputs) "gavish-donoho" had at most 1.14 times the mean excess risk of the best truncation of the least-squares
+    weights, with the noise given or estimated. The printed threshold had more than 1.15 times in 13 % of them with the
+    noise given and in 18 % with an estimate, and up to 30 times. Searched for, 1.4 times is found for "gavish-donoho" too at
+    8 inputs and outputs, with all modes near the threshold or a signal far below the noise, and 4 times with one of each.
 
     Constant and dependent columns are allowed: the fit has the least norm. With one output there is one mode, kept or
     not. There are no sample weights: they would make the noise in Z unequal.
@@ -162,7 +154,7 @@ class ReducedRankRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
     >>> x, w = rng.standard_normal((200, 20)), 0.2 * rng.standard_normal((20, 2)) @ rng.standard_normal((2, 10))
     >>> model = ReducedRankRegression().fit(x, x @ w + rng.standard_normal((200, 10)))
     >>> model.rank_, round(model.noise_, 2), round(model.threshold_, 1), model.singular_values_[:3].round(1).tolist()
-    (2, 0.99, 8.8, [34.8, 28.6, 6.0])
+    (2, 0.99, 8.0, [34.8, 28.6, 6.0])
     """
 
     def __init__(
@@ -195,14 +187,16 @@ class ReducedRankRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self._check_rank((X.shape[1], y.shape[1]), len(X))
         fit = _Fit(X, y, self.fit_intercept)
         self.noise_ = fit.noise() if self.noise is None else _validate.noise_level(self.noise)
-        left, self.singular_values_, right, self.threshold_ = self._modes(fit)
+        left, values, right, thresholds = self._modes(fit)
         if self.rank == "cv":
             self.rank_ = self._cross_validated(X, y)
         elif isinstance(self.rank, str):
-            rounding = max(X.shape) * np.finfo(float).eps * self.singular_values_.max(initial=0.0)
-            self.rank_ = int(np.count_nonzero(self.singular_values_ > max(self.threshold_, rounding)))
+            rounding = max(X.shape) * np.finfo(float).eps * values.max(initial=0.0)
+            self.rank_ = int(np.argmin([*(values > np.maximum(thresholds, rounding)), False]))  # the first that is not above
         else:
-            self.rank_ = min(int(self.rank), self.singular_values_.size)
+            self.rank_ = min(int(self.rank), values.size)
+        self.singular_values_ = values
+        self.threshold_ = float(thresholds[min(self.rank_, values.size - 1)]) if values.size else nan
         coef = (left[:, : self.rank_] @ right[: self.rank_]).T
         intercept = fit.y_mean - coef @ fit.x_mean
         self.coef_, self.intercept_ = (coef[0], float(intercept[0])) if single else (coef, intercept)
@@ -236,7 +230,7 @@ class ReducedRankRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
             left, _, right, _ = self._modes(fit)
             a = x[held] - fit.x_mean
             e = y[held] - fit.y_mean - a @ fit.weights
-            found = _squared_errors(a.T @ a, a.T @ e, np.sum(e * e, axis=0), left, right).sum(axis=-1)
+            found = squared_errors(a.T @ a, a.T @ e, np.sum(e * e, axis=0), left, right).sum(axis=-1)
             errors += np.pad(found, (0, errors.size - found.size), mode="edge")
         return int(np.argmin(errors))
 
@@ -250,15 +244,20 @@ class ReducedRankRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         elif self.rank == "paper" and n_samples <= shape[0]:
             raise ValueError(f"rank='paper' needs more samples than features, got {n_samples} and {shape[0]} (P1 eq. 3)")
 
-    def _modes(self, fit: "_Fit") -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-        """What is cut: factors of the weights, singular values, and the threshold."""
+    def _modes(self, fit: "_Fit") -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """What is cut: factors of the weights, singular values, and the threshold of each."""
+        _, values, right = np.linalg.svd(fit.weights if self.rank == "paper" else fit.z, full_matrices=False)
+        left, threshold = fit.weights @ right.T, nan
         if self.rank == "paper":
-            left, values, right = np.linalg.svd(fit.weights, full_matrices=False)
-            return left * values, values, right, paper_threshold(self.noise_, len(left), fit.n_samples)
-        _, values, right = np.linalg.svd(fit.z, full_matrices=False)
-        rule = {"gavish-donoho": gavish_donoho_threshold, "edge": noise_edge}.get(self.rank)
-        threshold = rule(fit.z.shape, noise=self.noise_) if rule and values.size else nan
-        return fit.weights @ right.T, values, right, threshold
+            threshold = paper_threshold(self.noise_, len(fit.weights), fit.n_samples)
+        elif self.rank == "gavish-donoho" and values.size:
+            threshold = new_input_thresholds(
+                self.noise_, fit.inputs, fit.z.shape[1], max(fit.free, 0) + len(fit.z), estimated=self.noise is None
+            )
+        elif self.rank in ("gavish-donoho-2014", "edge") and values.size:
+            rule = noise_edge if self.rank == "edge" else gavish_donoho_threshold
+            threshold = rule(fit.z.shape, noise=self.noise_)
+        return left, values, right, np.broadcast_to(threshold, values.shape)
 
 
 class _Fit:
@@ -273,6 +272,7 @@ class _Fit:
         self.z = left[:, :p].T @ y
         self.weights = right[:p].T @ (self.z / values[:p, None])
         self.free = len(x) - p - bool(intercept)
+        self.inputs = p if self.free > 0 else x.shape[1]
         self.squares = float(np.sum((y - x @ self.weights) ** 2))
 
     def noise(self) -> float:
@@ -280,69 +280,3 @@ class _Fit:
         if self.free > 0:
             return sqrt(self.squares / (self.free * self.z.shape[1]))
         return estimate_noise(np.linalg.svd(self.z, compute_uv=False), self.z.shape)
-
-
-def _samples(first: str, x: ArrayLike, second: str, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Two stacks of matrices with the same leading axes and the same number of rows."""
-    x, y = (_finite(name, np.asarray(a)) for name, a in ((first, x), (second, y)))
-    if x.ndim < 2 or x.shape[:-1] != y.shape[:-1] or not x.size or not y.size:
-        raise ValueError(f"{first} and {second} must be matrices with as many rows each, got {x.shape} and {y.shape}")
-    return x, y
-
-
-def _finite(name: str, x: np.ndarray) -> np.ndarray:
-    """What `_validate.reals` gives, faster: a finite sum proves all finite, and nothing is copied."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        finite = x.dtype == np.float64 and np.isfinite(np.sum(x))
-    return x if finite else _validate.reals(name, x)
-
-
-def _triangle(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """R and ``Z = Q'Y`` of ``X = QR`` for a stack of problems, without forming Q."""
-    n, d = x.shape[-2:]
-    if n < d:
-        raise ValueError(f"x must have at least as many samples as inputs, got shape {x.shape}: X'X has no inverse")
-    try:  # R'R = X'X loses digits with the square of the condition number, and is several times faster
-        r = np.linalg.cholesky(x.mT @ x).mT
-        if np.all(_spread(r) > WELL_CONDITIONED):
-            return r, np.linalg.solve(r.mT, x.mT @ y)
-    except np.linalg.LinAlgError:
-        pass
-    r = np.linalg.qr(np.concatenate([x, y], axis=-1), mode="r")
-    if np.any(_spread(r[..., :d, :d]) <= n * np.finfo(float).eps):
-        raise ValueError("x must have independent columns: X'X has no inverse")
-    return r[..., :d, :d], r[..., :d, d:]
-
-
-def _spread(r: np.ndarray) -> np.ndarray:
-    diagonal = np.abs(np.diagonal(r, axis1=-2, axis2=-1))
-    return diagonal.min(axis=-1) / np.maximum(diagonal.max(axis=-1), np.finfo(float).tiny)
-
-
-def _squared_errors(gram: np.ndarray, cross: np.ndarray, rest: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Column sums of ``(y - x left[:, :r] right[:r])^2`` for r = 0 … K, shape (..., K + 1, d_out).
-
-    Given ``gram = x'x`` and, for the residuals e of rank K, ``cross = x'e`` and ``rest``, the column sums of ``e^2``. From
-    the last rank down: with a_k the columns of ``x left``, dropping mode k adds
-    ``right_k (2 a_k'e + right_k a_k'a_k + 2 sum_{l > k} right_l a_k'a_l)``.
-    """
-    gram = left.mT @ gram @ left
-    inner = 2 * (left.mT @ cross) + (2 * np.triu(gram, 1) + gram * np.eye(gram.shape[-1])) @ right
-    steps = np.concatenate([right * inner, rest[..., None, :]], axis=-2)
-    return np.maximum(np.cumsum(steps[..., ::-1, :], axis=-2)[..., ::-1, :], 0.0)
-
-
-def _r2(squares: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """Mean over the outputs of 1 - squares / total; scikit-learn's value for an output that is constant."""
-    total = np.broadcast_to(total[..., None, :], squares.shape)
-    constant = np.where(squares > 0, 0.0, 1.0)
-    return np.where(total > 0, 1 - squares / np.where(total > 0, total, 1.0), constant).mean(axis=-1)
-
-
-def _covariance(given: ArrayLike, d: int) -> np.ndarray:
-    gram = _validate.reals("covariance", given)
-    if gram.shape != (d, d) or not np.allclose(gram, gram.T):
-        raise ValueError(f"covariance must be a symmetric {d} x {d} matrix, got shape {gram.shape}")
-    if (least := np.linalg.eigvalsh(gram)[0]) < -1e-9 * np.abs(gram).max():
-        raise ValueError(f"covariance must have no negative eigenvalue, got {least:.4g}")
-    return gram

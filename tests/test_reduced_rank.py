@@ -4,19 +4,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import brentq
 from scipy.stats import kstest
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from companion.kstar import LinearTask, ols, ols_noise_edge, paper_threshold
-from companion.marchenko_pastur import MarchenkoPastur, gavish_donoho_threshold, noise_edge
-from companion.reduced_rank import ReducedRankRegression, rank_sweep
+from companion.kstar import LinearTask, ols, ols_noise_edge, paper_tasks, paper_threshold
+from companion.marchenko_pastur import (
+    MarchenkoPastur, gavish_donoho_threshold, noise_edge, spike_threshold, spiked_overlaps, spiked_singular_value,
+)  # fmt: skip
+from companion.reduced_rank import ReducedRankRegression, new_input_thresholds, rank_sweep
 
 pytestmark = pytest.mark.filterwarnings("error")
 
-THRESHOLDS = ["gavish-donoho", "edge", "paper"]
+THRESHOLDS = ["gavish-donoho", "gavish-donoho-2014", "edge", "paper"]
 RULES = [*THRESHOLDS, "cv", 1]
 seeds = st.integers(0, 2**32 - 1)
 
@@ -207,7 +210,7 @@ def test_no_weights_of_the_rank_fit_the_sample_better(seed, rank):
 
 
 def test_regressor_is_a_point_of_the_sweep():
-    x, y, weights = problem(0, noise=2.0, rank=5)
+    x, y, weights = problem(0, noise=4.0, rank=5)
     model = ReducedRankRegression(fit_intercept=False).fit(x, y)
     sweep = rank_sweep(x, y, weights=weights, method="reduced-rank")
     assert 0 < model.rank_ < 5 and model.singular_values_ == pytest.approx(sweep.singular_values)
@@ -237,9 +240,12 @@ def test_clear_modes_are_kept_and_noise_is_not(noise):
 def test_thresholds_are_those_of_the_named_rule():
     x, y, _ = problem(0, 300, 40, 30)
     found = {rule: ReducedRankRegression(rule, noise=0.3).fit(x, y) for rule in THRESHOLDS}
-    assert found["gavish-donoho"].threshold_ == gavish_donoho_threshold((40, 30), noise=0.3)
+    assert found["gavish-donoho"].threshold_ == new_input_thresholds(0.3, 40, 30, 299)[2]
+    assert found["gavish-donoho-2014"].threshold_ == gavish_donoho_threshold((40, 30), noise=0.3)
     assert found["edge"].threshold_ == noise_edge((40, 30), 0.3)
     assert found["paper"].threshold_ == paper_threshold(0.3, 40, 300)
+    estimated = ReducedRankRegression().fit(x, np.random.default_rng(0).standard_normal((300, 30)))
+    assert estimated.threshold_ == new_input_thresholds(estimated.noise_, 40, 30, 299, estimated=True)[0]
     for model in found.values():
         assert model.rank_ == np.count_nonzero(model.singular_values_ > model.threshold_)
 
@@ -253,6 +259,14 @@ def test_paper_cuts_the_weights():
     assert model.coef_.T == pytest.approx(truncations(x, y, "ols")[model.rank_])
     with pytest.raises(ValueError, match="rank='paper' needs more samples than features, got 8 and 8"):
         ReducedRankRegression("paper").fit(x[:8], y[:8])
+
+
+@pytest.mark.parametrize("rule", THRESHOLDS)
+def test_as_many_values_are_above_the_threshold_as_are_kept(rule):
+    for seed in range(30):
+        x, y, _ = problem(seed, 14, 10, 9, rank=9, noise=0.3 * 2.0 ** (seed % 6))
+        model = ReducedRankRegression(rule).fit(x, y)
+        assert model.rank_ == np.count_nonzero(model.singular_values_ > model.threshold_)
 
 
 def test_pure_noise_has_rank_zero():
@@ -276,6 +290,127 @@ def test_cross_validation_is_the_one_of_scikit_learn(fit_intercept):
         assert model.coef_ == pytest.approx(tried[model.rank_].fit(x, y).coef_)
 
 
+# --- The threshold for new inputs.
+
+counts = st.integers(1, 60)
+
+
+@settings(max_examples=60, deadline=None)
+@given(d_in=counts, d_out=counts)
+def test_many_samples_give_the_threshold_of_2014(d_in, d_out):
+    many = new_input_thresholds(0.5, d_in, d_out, 10**9)
+    assert many[0] == pytest.approx(gavish_donoho_threshold((d_in, d_out), 0.5), rel=1e-6)
+    assert many.shape == (min(d_in, d_out),)
+
+
+@settings(max_examples=60, deadline=None)
+@given(d_in=counts, d_out=counts, n=st.integers(1, 100))
+def test_thresholds_fall_with_the_modes_kept_and_rise_with_the_cost_of_noise(d_in, d_out, n):
+    found = new_input_thresholds(1.0, d_in, d_out, n)
+    assert found.shape == (min(d_in, d_out, n),) and np.all(np.diff(found) < 0) and np.all(np.isfinite(found))
+    assert new_input_thresholds(3.0, d_in, d_out, n) == pytest.approx(3 * found)
+    assert not np.any(new_input_thresholds(0.0, d_in, d_out, n))
+    shape = (min(d_in, n), d_out)
+    assert found[0] > gavish_donoho_threshold(shape, 1.0) > noise_edge(shape, 1.0)
+    wider = new_input_thresholds(1.0, d_in, d_out, n, estimated=True)
+    assert wider[0] > found[0] and np.array_equal(wider[1:], found[1:])
+    if n > d_in + 2:
+        more = new_input_thresholds(1.0, d_in, d_out, n + 10)
+        assert more[0] < found[0] and np.all(more <= found)  # the last row left over has no noise outside the signal
+
+
+@settings(max_examples=60, deadline=None)
+@given(d_in=st.integers(2, 300), d_out=st.integers(1, 300), n=st.floats(1.05, 10))
+def test_first_threshold_is_where_the_gain_from_the_spiked_model_is_zero(d_in, d_out, n):
+    shape, n = (d_in, d_out), int(np.ceil(n * d_in)) + 2
+    cost = (n - 1) / (n - 1 - d_in)
+
+    def gain(signal):
+        seen, (left, right) = spiked_singular_value(signal, shape, 1.0), spiked_overlaps(signal, shape, 1.0)
+        return 2 * signal * seen * np.sqrt(left * right) - seen**2 * (left + cost * (1 - left))
+
+    least = spike_threshold(shape, 1.0)
+    zero = brentq(gain, least, 1e3 * least, xtol=1e-12)
+    assert new_input_thresholds(1.0, d_in, d_out, n)[0] == pytest.approx(spiked_singular_value(zero, shape, 1.0), rel=1e-9)
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.0, 1.7])
+def test_gain_of_a_mode_at_new_inputs(strength):
+    """A signal of one mode, correlated inputs: the excess risk that the mode saves is what the threshold is made of."""
+    m, n, samples, draws = 90, 60, 135, 150
+    cost = (samples - 1) / (samples - 1 - m)
+    w = strength * max(np.roots([1, -(n + cost * m), -(1 + 2 * cost) * m * n, -(cost - 1) * m * n * n]).real)
+    rng = np.random.default_rng(0)
+    mixing = np.linalg.qr(rng.standard_normal((m, m)))[0] * np.geomspace(0.1, 10, m)
+    white = rng.standard_normal((draws, m, 1)) * np.sqrt(w / (samples * m * n)) * np.ones(n)  # the outputs share one signal
+    weights = np.linalg.solve(mixing.T, white)
+    x = rng.standard_normal((draws, samples, m)) @ mixing.T
+    y = x @ weights + rng.standard_normal((draws, samples, n))
+    risk = rank_sweep(x, y, weights=weights, covariance=mixing @ mixing.T, method="reduced-rank").excess_risk
+    saved = samples * (risk[:, 0] - risk[:, 1])
+    if w:
+        expected = w - m - n - 3 * m * n / w - (cost - 1) * m * (1 + n / w) ** 2
+    else:
+        expected = -cost * (np.sqrt(m) + np.sqrt(n)) ** 2
+    assert saved.mean() == pytest.approx(expected, abs=0.06 * cost * (m + n) + 4 * saved.std() / np.sqrt(draws))
+
+
+@pytest.mark.parametrize(
+    "arguments, error",
+    [((-1, 3, 3, 9), ValueError), ((1, 0, 3, 9), ValueError), ((1, 3, 2.0, 9), TypeError), ((1, 3, 3, 0), ValueError)],
+)
+def test_threshold_arguments_are_checked(arguments, error):
+    with pytest.raises(error):
+        new_input_thresholds(*arguments)
+
+
+# --- Excess risk against the best truncation of the least-squares weights.
+
+
+def excess(task, rule, rng, draws, spread=1.0, noise=None):
+    """Mean excess risk of a rule over that of the best rank of truncated weights, and its standard error."""
+    own, best = [], []
+    for _ in range(draws):
+        mixing = np.linalg.qr(rng.standard_normal((task.d_in,) * 2))[0] * np.geomspace(1, spread, task.d_in) / spread
+        x, _, weights = task.sample(rng)
+        x = x @ mixing.T
+        y = x @ weights + task.noise * rng.standard_normal((len(x), task.d_out))
+        error = ReducedRankRegression(rule, noise, fit_intercept=False).fit(x, y).coef_.T - weights
+        own.append(np.sum((mixing.T @ error) ** 2))
+        best.append(rank_sweep(x, y, weights=weights, covariance=mixing @ mixing.T).excess_risk)
+    best = np.array(best)
+    best = best[:, np.argmin(best.mean(axis=0))]
+    ratio = np.mean(own) / best.mean()
+    return ratio, np.std(own - ratio * best) / best.mean() / np.sqrt(draws)
+
+
+@pytest.mark.parametrize("name, task", paper_tasks())
+def test_papers_tasks_are_fitted_as_well_as_by_the_best_truncation(name, task):
+    ratio, error = excess(task, "gavish-donoho", np.random.default_rng(1), 12)
+    assert ratio < 1.05 + 4 * error and error < 0.05
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    seed=seeds, decay=st.floats(1.2, 10), d_in=st.sampled_from([12, 24, 48]), d_out=st.sampled_from([12, 24, 48]),
+    samples=st.sampled_from([1.2, 1.5, 2, 5]), noise=st.floats(-1.7, 0.3), spread=st.sampled_from([1, 10, 100]),
+    known=st.booleans(),
+)  # fmt: skip
+def test_any_task_is_fitted_nearly_as_well(seed, decay, d_in, d_out, samples, noise, spread, known):
+    task = LinearTask(decay, int(np.ceil(samples * d_in)), 10**noise, d_in, d_out)
+    ratio, error = excess(task, "gavish-donoho", np.random.default_rng(seed), 60, spread, 10**noise if known else None)
+    assert ratio < 1.15 + 4 * error
+
+
+@pytest.mark.parametrize("decay, n, noise, d_in, d_out", [(1.5, 153, 0.57, 128, 8), (1.5, 38, 1.0, 32, 8), (1.7, 24, 0.57, 16, 64)])
+def test_weak_signals_are_where_the_threshold_of_2014_keeps_too_much(decay, n, noise, d_in, d_out):
+    task = LinearTask(decay, n, noise, d_in, d_out)
+    ratio, error = excess(task, "gavish-donoho", np.random.default_rng(0), 60)
+    printed, spread = excess(task, "gavish-donoho-2014", np.random.default_rng(0), 60)
+    assert ratio < 1.05 + 4 * error
+    assert printed > max(1.1, ratio + 3 * spread)
+
+
 # --- Symmetries.
 
 
@@ -296,7 +431,7 @@ def test_units_rotations_and_order_do_not_matter(rule, seed, unit):
         assert again.predict(x) == pytest.approx(model.predict(x), rel=1e-8, abs=1e-8)
 
 
-@pytest.mark.parametrize("rule", ["gavish-donoho", "edge", "cv", 1])
+@pytest.mark.parametrize("rule", ["gavish-donoho", "gavish-donoho-2014", "edge", "cv", 1])
 @settings(max_examples=15, deadline=None)
 @given(seed=seeds)
 def test_inputs_may_be_mixed(rule, seed):
@@ -320,6 +455,7 @@ def test_fewer_samples_than_inputs():
     x, y, weights = problem(0, 60, 100, 80, rank=2, noise=0.5)
     model = ReducedRankRegression().fit(x, y)
     assert model.rank_ == 2 and model.singular_values_.shape == (59,)
+    assert model.threshold_ == new_input_thresholds(model.noise_, 100, 80, 59, estimated=True)[2]
     assert model.noise_ == pytest.approx(0.5, rel=0.1)
     assert ReducedRankRegression(59).fit(x, y).predict(x) == pytest.approx(y)
     assert ReducedRankRegression(80).fit(x, y).rank_ == 59
@@ -364,7 +500,7 @@ def test_data_without_noise_keep_what_is_not_rounding(rule):
 @pytest.mark.parametrize(
     "arguments, error, message",
     [
-        ({"rank": "gd"}, ValueError, "rank must be one of 'gavish-donoho', 'edge', 'paper', 'cv' or an integer, got 'gd'"),
+        ({"rank": "gd"}, ValueError, "rank must be one of 'gavish-donoho', 'gavish-donoho-2014', .* got 'gd'"),
         ({"rank": 6}, ValueError, r"rank must lie between 0 and 5 for weights of shape \(8, 5\), got 6"),
         ({"rank": -1}, ValueError, "rank must lie between 0 and 5"),
         ({"rank": 2.0}, ValueError, "rank must be one of"),
