@@ -20,7 +20,7 @@ class Assessment:
     n_matrices, n_above : int
         Matrices looked at, and those with at least one singular value above their noise floor.
     n_modes : int
-        Singular values above the floor, over all matrices.
+        Singular values above the floor, over all matrices; of a sketch, at most its k in each.
     n_examples : int
         Examples in the gradients.
     level : float
@@ -181,11 +181,18 @@ def examples_needed(spectra: Iterable[Spectrum]) -> tuple[float, float]:
     flips = np.array([s.flip_energies / s.noise_floor**2 for s in spectra if s.noise_floor > 0])  # (matrices, flips)
     if not len(flips):
         return np.nan, np.nan
-    energy = np.array([np.sum((s.singular_values / s.noise_floor) ** 2) for s in spectra if s.noise_floor > 0])
+    energy = np.array([_energy(s) for s in spectra if s.noise_floor > 0])
     u = np.median(energy - flips.mean(axis=1))
     others = (flips.sum(axis=1, keepdims=True) - flips) / (flips.shape[1] - 1)  # mean of the other flips, for each flip
     error = np.std(np.median(flips - others, axis=0), ddof=1)
     return tuple(float(spectra[0].n_examples / value) if value > 0 else np.inf for value in (u, u + 2 * error))
+
+
+def _energy(spectrum: Spectrum) -> float:
+    """Squared Frobenius norm of the mean gradient in units of the squared floor; a sketch brings an estimate of it."""
+    if getattr(spectrum, "energy", None) is not None:
+        return spectrum.energy / spectrum.noise_floor**2
+    return np.sum((spectrum.singular_values / spectrum.noise_floor) ** 2)
 
 
 def _round(number: float) -> int:

@@ -1,28 +1,29 @@
 """Gradient spectra with a noise floor, from one backward pass over frozen weights.
 
-For a linear layer ``y = W x`` the gradient of a mean loss is ``G = sum_i dY_i' X_i / n``, with ``X_i`` (tokens x in) what
-example i sends into the layer and ``dY_i`` (tokens x out) the gradient at its output. Hooks collect both, so nothing is stored on any
-weight. Multiplying whole examples by balanced signs and averaging again cancels what the examples share and keeps what
-they do not: the largest singular value of such a flipped mean is a noise floor for the spectrum of G.
+For a linear layer ``y = W x`` the gradient of a mean loss is ``G = sum_i dY_i' X_i / n``, with ``X_i`` (tokens x in)
+what example i sends into the layer and ``dY_i`` (tokens x out) the gradient at its output. Hooks collect both, so
+nothing is stored on any weight. Multiplying whole examples by balanced signs and averaging again cancels what they
+share and keeps the rest: the largest singular value of such a flipped mean is a noise floor for the spectrum of G.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from companion.batches import example_weights, first_label_counts, has_token_labels, to_device
-from companion.hooks import GradientRecorder, pristine
+from companion.batches import LossFn, read
+from companion.hooks import GradientRecorder, accumulator_bytes, pristine
 from companion.sign_flips import check_flips, with_signs
+from companion.sketching import Sketch, SketchedSums, accumulators, as_sketch, warn_of_errors
 from companion.targets import linear_targets
 
-__all__ = ["GradientSpectrum", "MeanGradient", "gradient_spectra", "mean_gradients", "spectrum_of"]
-
-LossFn = Callable[[nn.Module, Any], Tensor]
+__all__ = [
+    "GradientSpectrum", "MeanGradient", "Sketch", "accumulator_bytes",
+    "gradient_spectra", "mean_gradients", "spectrum_of",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +51,7 @@ class GradientSpectrum:
 
     Attributes
     ----------
-    singular_values : ndarray, shape (min(out, in),)
+    singular_values : ndarray, shape (min(out, in),) or, of a sketch, (k,)
         Decreasing, float64.
     floors : ndarray, shape (flips,)
         Largest singular value of each sign-flipped mean.
@@ -59,7 +60,12 @@ class GradientSpectrum:
     n_examples : int
         Examples in the mean gradient.
     flip_energies : ndarray, shape (flips,), optional
-        Squared Frobenius norm of each sign-flipped mean: what noise alone adds to ``sum(singular_values**2)``.
+        Squared Frobenius norm of each sign-flipped mean: what noise alone adds to `energy`.
+    energy : float, optional
+        Squared Frobenius norm of the mean gradient; without it, ``sum(singular_values**2)``. Of a sketch this and
+        `flip_energies` are unbiased estimates, good to some per cent.
+    errors, floor_errors : ndarray, shape (k,) and (flips,), optional
+        Of a sketch, whose values are lower bounds: how much higher the exact ones may be (estimated, for 95 % or more).
     """
 
     singular_values: np.ndarray
@@ -67,10 +73,18 @@ class GradientSpectrum:
     shape: tuple[int, int]
     n_examples: int
     flip_energies: np.ndarray | None = None
+    energy: float | None = None
+    errors: np.ndarray | None = None
+    floor_errors: np.ndarray | None = None
+
+    @property
+    def truncated(self) -> bool:
+        """Whether only the leading singular values are known."""
+        return len(self.singular_values) < min(self.shape)
 
     @property
     def noise_floor(self) -> float:
-        """Largest of the flipped floors; without signal a singular value exceeds it with probability `level`.
+        """Largest of the flipped floors; without signal the first singular value exceeds it with probability `level`.
 
         Raises
         ------
@@ -109,10 +123,10 @@ def mean_gradients(
     ----------
     model : nn.Module
         Run in eval mode on its own device; left exactly as found, also after an exception. Nothing needs
-        ``requires_grad``: frozen bases work.
+        ``requires_grad``: frozen bases work, and so do layers with packed 4-bit or 8-bit weights.
     dataloader : iterable of batches
-        Read once. A batch is what `loss_fn` takes; without one, a mapping with ``labels`` that the model is called with.
-        Its examples lie along the first dimension of its tensors.
+        Read once. A batch is what `loss_fn` takes; without one, a mapping with ``labels`` that the model is called
+        with. Its examples lie along the first dimension of its tensors.
     target_modules : str or iterable of str
         As in PEFT: a regular expression for the full name, ``"all-linear"``, or name endings.
     loss_fn : callable, optional
@@ -134,15 +148,15 @@ def mean_gradients(
         No batch, fewer than 8 examples with flips > 0, more flips than distinct splits, a loss that is NaN, missing or
         does not reach the targets, labels missing, or every gradient exactly zero.
     TypeError
-        A target that is not a floating-point `nn.Linear`.
+        A target that is not a linear layer (`companion.targets.linear_targets`).
 
     Notes
     -----
     Cost: one forward and one backward pass to the activations, plus ``flips + 1`` accumulators of each matrix's size.
     If the loss of an example has gradient ``g_i``, the mean is ``sum w_i g_i / sum w_i`` and a flipped one
-    ``sum w_i e_i g_i / sum w_i`` with ``e_i = (s_i - m) / sqrt(1 - m²)``, ``s_i = ±1``, m the weighted mean of s: exactly
-    balanced for any number of examples, split into any batches. P2 Algorithm 1, lines 1-3, has the mean; the flips are
-    this book's.
+    ``sum w_i e_i g_i / sum w_i`` with ``e_i = (s_i - m) / sqrt(1 - m²)``, ``s_i = ±1``, m the weighted mean of s:
+    exactly balanced for any number of examples, split into any batches. P2 Algorithm 1, lines 1-3, has the mean; the
+    flips are this book's.
 
     Examples
     --------
@@ -153,18 +167,8 @@ def mean_gradients(
     >>> tuple(found.mean.shape), tuple(found.flipped.shape), found.n_examples
     ((4, 6), (9, 4, 6), 12)
     """
-    check_flips(flips)
-    targets = linear_targets(model, target_modules)
-    device, first_counts = next(iter(targets.values())).weight.device, None
-    with pristine(model), GradientRecorder(targets, flips) as recorder, torch.inference_mode(False), torch.enable_grad():
-        for index, (batch, signs) in enumerate(with_signs(dataloader, flips, np.random.default_rng(rng))):
-            batch = to_device(batch, device)
-            by_token = loss_fn is None and has_token_labels(batch)
-            if by_token and first_counts is None and (batch["labels"][:, 0] != -100).any():
-                first_counts = first_label_counts(model, batch)
-            recorder.start(signs, example_weights(batch, by_token, first_counts is not False))
-            _backward(_loss(model, batch, loss_fn, index), recorder)
-    return {name: MeanGradient(*pair, recorder.n_examples) for name, pair in recorder.result().items()}
+    recorder = _read_all(model, dataloader, target_modules, loss_fn, flips, rng, None)
+    return {name: _mean_gradient(recorder, name) for name in recorder.targets}
 
 
 def gradient_spectra(
@@ -174,6 +178,7 @@ def gradient_spectra(
     loss_fn: LossFn | None = None,
     flips: int = 9,
     rng: np.random.Generator | int = 0,
+    sketch: Sketch | int | None = None,
 ) -> dict[str, GradientSpectrum]:
     """Singular values of every target's mean gradient (P2 Algorithm 1, lines 1-4) with their noise floors.
 
@@ -181,6 +186,10 @@ def gradient_spectra(
     ----------
     model, dataloader, target_modules, loss_fn, flips, rng
         As for `mean_gradients`.
+    sketch : Sketch or int, optional
+        For matrices too large to keep ``flips + 1`` times: only k leading singular values (k stands for ``Sketch(k)``),
+        from products with thin matrices. Takes 2 to ``sketch.passes`` readings, each a forward and a backward pass, and
+        keeps the batches. What would not get smaller is kept whole, and exact; `accumulator_bytes` tells beforehand.
 
     Returns
     -------
@@ -189,10 +198,19 @@ def gradient_spectra(
 
     Raises
     ------
-    ValueError
-        As for `mean_gradients`.
-    TypeError
-        As for `mean_gradients`.
+    TypeError, ValueError
+        As for `mean_gradients`; a sketch out of range, or gradients that change from one reading to the next.
+
+    Warns
+    -----
+    UserWarning
+        A sketch has used all its readings and some error is above its tolerance: flat spectra, a bulk of noise.
+
+    Notes
+    -----
+    Peak memory beyond the model and a forward and backward pass: the accumulators (`accumulator_bytes`), 64 MiB at most
+    (or a matrix) of per-example gradients, and a matrix or two in float64 while one is decomposed. The alternative to a
+    sketch: call this for some of the targets at a time, with as many readings, and everything exact.
 
     Examples
     --------
@@ -203,8 +221,12 @@ def gradient_spectra(
     >>> found.singular_values.shape, len(found.floors), found.level
     ((4,), 9, 0.1)
     """
-    gradients = mean_gradients(model, dataloader, target_modules, loss_fn, flips, rng)
-    return {name: spectrum_of(gradient) for name, gradient in gradients.items()}
+    sketch = as_sketch(sketch)
+    recorder = _read_all(model, dataloader, target_modules, loss_fn, flips, rng, sketch)
+    spectra = {name: _spectrum(recorder, name, sketch) for name in recorder.targets}
+    if sketch is not None:
+        warn_of_errors(spectra, sketch)
+    return spectra
 
 
 def spectrum_of(gradient: MeanGradient) -> GradientSpectrum:
@@ -226,7 +248,7 @@ def spectrum_of(gradient: MeanGradient) -> GradientSpectrum:
     (array([2., 2., 2.]), 3.0)
     """
     values = torch.linalg.svdvals(gradient.mean.double())
-    # one flip at a time: k matrices in float64 at once would need k times the memory
+    # one flip at a time in float64
     norms = np.array([_norms(matrix.double()) for matrix in gradient.flipped]).reshape(-1, 2)
     return GradientSpectrum(
         singular_values=values.cpu().numpy(),
@@ -240,33 +262,39 @@ def spectrum_of(gradient: MeanGradient) -> GradientSpectrum:
 def _norms(matrix: Tensor) -> tuple[float, float]:
     """Spectral norm and squared Frobenius norm of a float64 matrix.
 
-    From the Gram matrix of the shorter side, half the work of a decomposition: squaring costs the small singular values
-    their digits and the largest none.
+    From the Gram matrix of the shorter side, half the work: squaring costs small values their digits, the largest none.
     """
     gram = matrix @ matrix.mT if matrix.shape[0] <= matrix.shape[1] else matrix.mT @ matrix
     return math.sqrt(max(torch.linalg.eigvalsh(gram)[-1].item(), 0.0)), gram.trace().item()
 
 
-def _backward(loss: Tensor, recorder: GradientRecorder) -> None:
-    if loss.requires_grad:
-        loss.backward()
-    if not recorder.reached:
-        raise ValueError("the loss does not depend on any target module: the gradient of every target module is exactly zero")
+def _read_all(model, dataloader, target_modules, loss_fn, flips, rng, sketch: Sketch | None) -> GradientRecorder:
+    """As many readings of the data as the accumulators of all targets need, or are allowed."""
+    check_flips(flips)
+    targets = linear_targets(model, target_modules)
+    rng = np.random.default_rng(rng)
+    batches = with_signs(dataloader, flips, rng)
+    if sketch is not None:
+        batches = list(batches)  # to be read again; signs are drawn first, the same ones as for whole matrices
+    recorder = GradientRecorder(model, targets, flips, accumulators(targets, flips, sketch, rng))
+    while recorder.open() and recorder.readings < (sketch.passes if sketch else 1):
+        with pristine(model), recorder, torch.inference_mode(False), torch.enable_grad():
+            read(model, batches, loss_fn, recorder)
+        recorder.finish()
+    return recorder
 
 
-def _loss(model: nn.Module, batch: Any, loss_fn: LossFn | None, index: int) -> Tensor:
-    if loss_fn is not None:
-        loss = loss_fn(model, batch)
-    else:
-        if not isinstance(batch, Mapping):
-            raise ValueError(f"dataloader: got a batch of type {type(batch).__name__}; without loss_fn it must be a mapping")
-        if batch.get("labels") is None:
-            raise ValueError(f"dataloader: the batch has {sorted(batch)} but no 'labels'; add them or pass loss_fn")
-        loss = getattr(model(**batch), "loss", None)
-        if loss is None:
-            raise ValueError("model: its output has no loss; pass loss_fn")
-    if not isinstance(loss, Tensor) or loss.numel() != 1:
-        raise ValueError(f"loss_fn: got {type(loss).__name__}; accepted: a scalar tensor, the mean over the batch's examples")
-    if not torch.isfinite(loss):
-        raise ValueError(f"loss: batch {index} gave {loss.item()}; accepted: a finite number")
-    return loss.reshape(())
+def _mean_gradient(recorder: GradientRecorder, name: str) -> MeanGradient:
+    sums = recorder.sums.pop(name)  # one matrix after the other is let go
+    return MeanGradient(sums.total[0].view(sums.shape), sums.total[1:].view(-1, *sums.shape), recorder.n_examples)
+
+
+def _spectrum(recorder: GradientRecorder, name: str, sketch: Sketch | None) -> GradientSpectrum:
+    if isinstance(recorder.sums[name], SketchedSums):
+        return GradientSpectrum(**recorder.sums.pop(name).result(), n_examples=recorder.n_examples)
+    spectrum = spectrum_of(_mean_gradient(recorder, name))
+    if sketch is None:
+        return spectrum
+    leading, energy = spectrum.singular_values[: sketch.k], float(np.sum(spectrum.singular_values**2))
+    exact = {"energy": energy, "errors": np.zeros_like(leading), "floor_errors": np.zeros_like(spectrum.floors)}
+    return replace(spectrum, singular_values=leading, **exact)

@@ -41,7 +41,7 @@ class Spectrum(Protocol):
     Attributes
     ----------
     singular_values : ndarray, shape (min(shape),)
-        Of the mean gradient.
+        Of the mean gradient. A sketch holds the leading ones only and says so by an attribute ``truncated = True``.
     shape : (int, int)
         (out, in) of the weight.
     n_examples : int
@@ -285,12 +285,15 @@ def make_rule(rule: str | Callable[[Spectrum], int]) -> Callable[[Spectrum], int
     -------
     callable
         ``spectrum -> int``; what the rule answers is checked to be an integer between 0 and ``min(spectrum.shape)``.
+        Of a truncated spectrum (a sketch of k values) a named rule answers what it would of the whole one, cut at k:
+        ``"floor"`` and ``"threshold"`` always, ``"gap"`` where no later gap can be larger, ``"ratio"`` and
+        ``"energy"`` never.
 
     Raises
     ------
     ValueError
         No such name, or a parameter that is missing, not a number or out of range. The returned function raises it when a
-        rule answers something else than such an integer.
+        rule answers something else than such an integer, or would need the rest of a truncated spectrum.
 
     Examples
     --------
@@ -314,7 +317,24 @@ def make_rule(rule: str | Callable[[Spectrum], int]) -> Callable[[Spectrum], int
     if name in ("gap", "ratio") and parameter is not None and not (parameter.is_integer() and parameter >= 0):
         raise ValueError(f"rule: got {rule!r}; {name} takes an integer >= 0, the largest rank")
     _FEED[name](_ONE, parameter)  # a parameter out of range is found now, and not after the spectra have been measured
-    return lambda spectrum: _checked_rank(_FEED[name](spectrum, parameter), spectrum, name)
+
+    def rank_of(spectrum: Spectrum) -> int:
+        if getattr(spectrum, "truncated", False):
+            _check_leading_suffice(name, spectrum)
+        return _checked_rank(_FEED[name](spectrum, parameter), spectrum, name)
+
+    return rank_of
+
+
+def _check_leading_suffice(name: str, spectrum: Spectrum) -> None:
+    values = _singular_values(spectrum.singular_values)
+    # a gap further down is at most the last value known
+    settled = name in ("floor", "threshold") or (name == "gap" and np.max(-np.diff(values), initial=0.0) >= values[-1])
+    if not settled:
+        raise ValueError(
+            f"rule {name!r}: this spectrum holds the first {values.size} of {min(spectrum.shape)} singular values, which "
+            "do not settle it; accepted: 'floor', 'threshold', or a spectrum made with sketch=None"
+        )
 
 
 def _checked_rank(rank, spectrum: Spectrum, name: str) -> int:

@@ -11,7 +11,8 @@ from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEF
 from torch import nn
 
 from companion.advice import assess
-from companion.gradients import GradientSpectrum, LossFn, gradient_spectra
+from companion.batches import LossFn
+from companion.gradients import GradientSpectrum, Sketch, gradient_spectra
 from companion.rank_rules import Spectrum, make_rule
 from companion.stability import artefacts
 
@@ -131,6 +132,7 @@ def spectral_lora_config(
     loss_fn: LossFn | None = None,
     flips: int = 9,
     rng: np.random.Generator | int = 0,
+    sketch: Sketch | int | None = None,
 ) -> LoraConfig:
     """Read a rank for every target module off the gradient at the pretrained weights (P2 Algorithm 1).
 
@@ -147,8 +149,8 @@ def spectral_lora_config(
         As in `spectral_ranks`; ``min_rank=1`` adapts every target.
     scaling
         As in `to_lora_config`.
-    loss_fn, flips, rng
-        As in `companion.gradients.mean_gradients`.
+    loss_fn, flips, rng, sketch
+        As in `companion.gradients.gradient_spectra`.
 
     Returns
     -------
@@ -178,7 +180,7 @@ def spectral_lora_config(
         model = peft.get_peft_model(model, config)
     """
     targets = default_targets(model) if base.target_modules is None else base.target_modules
-    spectra = gradient_spectra(model, dataloader, targets, loss_fn, flips, rng)
+    spectra = gradient_spectra(model, dataloader, targets, loss_fn, flips, rng, sketch)
     ranks = spectral_ranks(spectra, rule, max_rank, min_rank)
     assessment = assess(spectra) if flips else None
     if not any(ranks.values()):

@@ -6,9 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 from companion.book.planted import planted_layer, spiked_examples
-from companion.gradients import GradientSpectrum, gradient_spectra, mean_gradients
+from companion.data import load_model
+from companion.gradients import GradientSpectrum, accumulator_bytes, gradient_spectra, mean_gradients
 from companion.sign_flips import balanced_signs
 from companion.targets import linear_targets
 from tiny_models import (
@@ -19,6 +21,8 @@ from tiny_models import (
     tiny_gpt2,
     tiny_llama,
     tiny_vit,
+    wide_batches,
+    wide_model,
 )
 
 CASES = [
@@ -211,6 +215,65 @@ def test_input_changed_in_place_is_refused():
         mean_gradients(InPlace(), [torch.randn(8, 4)], ["lin"], lambda m, batch: m(batch).mean())
 
 
+def test_output_changed_in_place_by_the_model():
+    """The first target of a frozen base is where the graph starts; a model may go on with its output as it likes."""
+
+    class InPlace(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lin = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return torch.relu_(self.lin(x).mul_(2))
+
+    model, x = InPlace(), torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
+    loss = lambda m, batch: m(batch).square().mean()  # noqa: E731
+    measured = mean_gradients(model.requires_grad_(False), [x], ["lin"], loss)["lin"].mean
+    weight = model.lin.weight.requires_grad_(True)
+    torch.testing.assert_close(measured, torch.autograd.grad(loss(model, x), weight)[0], rtol=1e-5, atol=1e-7)
+
+
+# --- memory ------------------------------------------------------------------------------------------------------------
+
+
+def peak_bytes(call) -> int:
+    """Most bytes of tensors made in a call and alive at once, as torch's CPU allocator counts them."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        call()
+    events = record.profiler.kineto_results.events()
+    events = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    return int(np.max(np.cumsum([size for _, size in events]), initial=0))
+
+
+def test_peak_memory_is_below_one_training_step():
+    from peft import LoraConfig, get_peft_model
+
+    ids = torch.randint(1000, 20000, (64, 128), generator=torch.Generator().manual_seed(0))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.arange(64) % 2}
+    model, targets = load_model("minilm"), ["query", "value"]
+    lora = get_peft_model(load_model("minilm"), LoraConfig(r=8, target_modules=targets, task_type="SEQ_CLS")).train()
+    optimizer = torch.optim.AdamW(p for p in lora.parameters() if p.requires_grad)
+
+    def step():
+        lora(**batch).loss.backward()
+        optimizer.step()
+
+    assert peak_bytes(lambda: gradient_spectra(model, [batch], targets)) < 0.6 * peak_bytes(step)
+
+
+@pytest.mark.parametrize("sketch", [None, 2])
+def test_peak_memory_is_what_is_documented(sketch):
+    """Here everything but the accumulators fits into the room that the activations of a pass leave behind."""
+    model, batches, targets = wide_model("llama", 256), wide_batches("llama", 32, 8), ["q_proj", "v_proj"]
+    model.requires_grad_(False)
+    model.model.layers[0].input_layernorm.weight.requires_grad_(True)
+    plain = peak_bytes(lambda: model(**batches[0]).loss.backward())
+    ours = peak_bytes(lambda: gradient_spectra(model, batches, targets, flips=19, sketch=sketch))
+    sums, matrix = accumulator_bytes(model, targets, flips=19, sketch=sketch), 256 * 256 * 4
+    assert sums > 5 * matrix
+    assert ours < plain + sums + 2 * matrix
+
+
 # --- bad input ---------------------------------------------------------------------------------------------------------
 
 
@@ -250,7 +313,7 @@ def test_bad_targets():
     raises("LayerNorm", tiny_bert(), good, ["LayerNorm"], error=TypeError)
     with pytest.warns():  # torch announces the end of this kind of quantisation
         quantised = torch.ao.quantization.quantize_dynamic(tiny_bert(), {nn.Linear}, dtype=torch.qint8)
-    raises("quantised", quantised, good, ["query"], error=TypeError)
+    raises("quantised", quantised, good, ["query"], error=TypeError)  # no gradient passes it
     integer = tiny_bert()
     layer = integer.bert.encoder.layer[0].attention.self.query
     layer.weight = nn.Parameter(layer.weight.to(torch.int8), requires_grad=False)

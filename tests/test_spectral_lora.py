@@ -148,3 +148,12 @@ def test_models_already_adapted_are_refused():
     model = get_peft_model(tiny_bert(), LoraConfig(target_modules=["query"]))
     with pytest.raises(TypeError, match="before get_peft_model"):
         gradient_spectra(model, text_batches(8, 8), ["query"])
+
+
+def test_a_sketch_gives_the_ranks_of_the_whole_spectra():
+    model, batches = tiny_bert(), text_batches(64, 16)
+    found = [
+        spectral_lora_config(model, batches, LoraConfig(target_modules=["query", "value"]), "floor:0.3", 6, 1, sketch=sketch)
+        for sketch in (None, 8)
+    ]
+    assert found[0].rank_pattern == found[1].rank_pattern

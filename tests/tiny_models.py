@@ -75,3 +75,28 @@ def image_batches(n: int, sizes: list[int] | int, seed: int = 0) -> list[dict]:
     pixels = torch.randn(n, 3, 16, 16, generator=generator)
     labels = torch.randint(0, 3, (n,), generator=generator)
     return [{"pixel_values": p, "labels": y} for p, y in zip(pixels.split(sizes), labels.split(sizes), strict=True)]
+
+
+def wide_model(kind: str, hidden: int, seed: int = 0) -> nn.Module:
+    """One layer of a BERT, Llama or ViT of some width, from its configuration."""
+    sizes = {"hidden_size": hidden, "num_hidden_layers": 1, "num_attention_heads": 8, "intermediate_size": 2 * hidden}
+    makers = {
+        "bert": lambda: BertForSequenceClassification(BertConfig(vocab_size=2000, num_labels=3, **sizes)),
+        "llama": lambda: LlamaForCausalLM(LlamaConfig(vocab_size=2000, **sizes)),
+        "vit": lambda: ViTForImageClassification(ViTConfig(image_size=64, patch_size=8, num_labels=3, **sizes)),
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return makers[kind]().eval()
+
+
+def wide_batches(kind: str, n: int, size: int, seed: int = 0) -> list[dict]:
+    """n examples of 64 tokens or patches for `wide_model`, `size` to a batch."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 3, (n,), generator=generator)
+    if kind == "vit":
+        data = {"pixel_values": torch.randn(n, 3, 64, 64, generator=generator), "labels": labels}
+    else:
+        ids = torch.randint(5, 2000, (n, 64), generator=generator)
+        data = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids if kind == "llama" else labels}
+    return [{key: value[i : i + size] for key, value in data.items()} for i in range(0, n, size)]

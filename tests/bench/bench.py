@@ -2,13 +2,16 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
+import peft
 import torch
 from scipy import integrate
+from torch.profiler import ProfilerActivity, profile
 
 from companion import data
-from companion.gradients import gradient_spectra
+from companion.gradients import accumulator_bytes, gradient_spectra
 from companion.marchenko_pastur import MarchenkoPastur
 
 ROUNDS = 5
@@ -59,6 +62,69 @@ def gradients() -> None:
     compare("spectra and 9 flips", ours(9), "one full gradient of all weights", step)
 
 
+def adapted(model: torch.nn.Module, **settings: object) -> peft.PeftModel:
+    """With fresh LoRA adapters on the targets."""
+    config = peft.LoraConfig(r=8, target_modules=list(TARGETS), task_type="SEQ_CLS", **settings)
+    return peft.get_peft_model(model, config)
+
+
+def eva() -> None:
+    """Against PEFT's own data-driven ranks: EVA reads activations of the same batches until its directions settle."""
+    tokenizer = data.load_tokenizer("minilm")
+    batches = list(data.make_dataloader(data.sample(data.load_task("qnli-mini"), 64, seed=0), tokenizer))
+    unlabelled = [{key: value for key, value in batch.items() if key != "labels"} for batch in batches]
+    model = data.load_model("minilm")
+    for rho in (1.0, 2.0):
+        settings = {"init_lora_weights": "eva", "eva_config": peft.EvaConfig(rho=rho, use_label_mask=False)}
+        waiting = adapted(data.load_model("minilm"), **settings)
+        theirs = partial(peft.initialize_lora_eva_weights, waiting, unlabelled, show_progress_bar=False)
+        ours = partial(gradient_spectra, model, batches, TARGETS)
+        compare("spectra and 9 flips", ours, f"EVA on the same batches, rho = {rho:g}", theirs)
+
+
+def memory() -> None:
+    """Peak of torch's CPU allocator above the model, one batch of 64 texts of 128 tokens, against one LoRA step."""
+    model, lora = data.load_model("minilm"), adapted(data.load_model("minilm"))
+    optimizer = torch.optim.AdamW(p for p in lora.parameters() if p.requires_grad)
+    ids = torch.randint(1000, 20000, (64, 128), generator=torch.Generator().manual_seed(0))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.arange(64) % 2}
+
+    def step() -> None:
+        lora(**batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    for sketch in (None, 4):
+        ours = peak_bytes(partial(gradient_spectra, model, [batch], TARGETS, sketch=sketch))
+        held = accumulator_bytes(model, TARGETS, sketch=sketch)
+        for name, training in (("dropout on", True), ("dropout off", False)):
+            theirs = peak_bytes(lora.train(training) and step)
+            print(
+                f"peak memory, 9 flips, sketch={sketch}: {ours / 2**20:.0f} MiB, of which sums {held / 2**20:.0f}   "
+                f"LoRA step, {name}: {theirs / 2**20:.0f} MiB   ratio {ours / theirs:.2g}"
+            )
+
+
+def peak_bytes(call: Callable[[], object]) -> int:
+    """Largest sum of the tensors alive on the CPU during a call that were made in it."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        call()
+    events = record.profiler.kineto_results.events()
+    events = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    return int(np.max(np.cumsum([size for _, size in events]), initial=0))
+
+
+def sketches() -> None:
+    """Against keeping the whole matrices: one wide layer, 2048 features, 256 tokens in 32 examples."""
+    layer = torch.nn.Sequential(torch.nn.Linear(2048, 2048))
+    batches = [torch.randn(16, 8, 2048, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    loss = lambda model, batch: (model(batch) * batch.roll(1, -1)).tanh().mean()  # noqa: E731
+    whole, thin = (partial(gradient_spectra, layer, batches, ["0"], loss, sketch=sketch) for sketch in (None, 16))
+    compare("sketch of 16 values, 2048 x 2048, 9 flips", thin, "whole matrices and their svdvals", whole)
+    sizes = [peak_bytes(call) / 2**20 for call in (thin, whole)]
+    print(f"{'':44s} peak {sizes[0]:.0f} MiB against {sizes[1]:.0f} MiB")
+
+
 def law() -> None:
     """Against scipy's adaptive quadrature of the density."""
     law = MarchenkoPastur(0.5)
@@ -73,3 +139,6 @@ def law() -> None:
 if __name__ == "__main__":
     law()
     gradients()
+    eva()
+    memory()
+    sketches()
