@@ -47,8 +47,11 @@ def _parser() -> argparse.ArgumentParser:
     ranks.add_argument("--batch-size", type=int, default=32)
     ranks.add_argument("--max-length", type=int, default=128)
     ranks.add_argument("--seed", type=int, default=0)
+    ranks.add_argument("--halves", action="store_true", help="also compare the ranks of halves of the examples")
+    ranks.add_argument("--sketch", type=int, metavar="K", help="K leading singular values only, for matrices too large to keep")
     ranks.add_argument("--out", type=Path, metavar="FILE.json", help="write target_modules, rank_pattern, alpha_pattern here")
     _add_study(commands)
+    _add_score(commands)
     return parser
 
 
@@ -101,12 +104,17 @@ def _ranks(arguments: argparse.Namespace) -> int:
     rule = make_rule(arguments.rule)  # a misspelt rule or folder is found before the minutes of work
     if arguments.flips == 0 and arguments.rule.startswith("floor"):
         raise ValueError("--flips 0 measures no noise floor; --rule floor needs one")
+    if arguments.flips == 0 and arguments.halves:
+        raise ValueError("--flips 0 splits nothing; --halves needs flips")
+    if arguments.halves and arguments.sketch is not None:
+        raise ValueError("--halves needs whole gradients; leave out --sketch")
     if arguments.out is not None and not arguments.out.absolute().parent.is_dir():
         raise FileNotFoundError(f"--out: the folder of {arguments.out} does not exist")
     from companion.advice import assess
     from companion.spectral_lora import spectral_ranks
+    from companion.stability import artefacts, split_halves
 
-    spectra, modules = _measure(arguments)
+    spectra, gradients, n_tokens, n_classes, modules = _measure(arguments)
     ranks = spectral_ranks(spectra, rule, arguments.max_rank, arguments.min_rank)
     advice = str(assess(spectra)) if arguments.flips else "No noise floor was measured (--flips 0)."
     print(_table(spectra, ranks))
@@ -114,15 +122,22 @@ def _ranks(arguments: argparse.Namespace) -> int:
         _write(arguments.out, _patterns(arguments, modules, ranks, advice))
     if not any(ranks.values()):
         print("Every rank is 0, so there are no patterns; --min-rank 1 adapts every matrix.")
+    for name, number in artefacts(ranks, spectra, n_classes, n_tokens).items():
+        print(f"{name}: {number}, perhaps a number of the measurement and not of the task")
+    if arguments.halves:
+        print(f"Stability: {split_halves(gradients, rule)}.")
     print(advice)
     return 0
 
 
-def _measure(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
-    """Load model and task, warm up the head on other examples, take the spectra; also the names of all modules."""
+def _measure(arguments: argparse.Namespace) -> tuple[dict, dict, int, int, list[str]]:
+    """Load model and task, warm up the head on other examples, take the spectra.
+
+    Also the gradients behind them (for halves only), the numbers of distinct tokens and of classes, and all module names.
+    """
     from companion import data
     from companion.finetune import warm_up_head
-    from companion.gradients import gradient_spectra
+    from companion.gradients import gradient_spectra, mean_gradients, spectrum_of
     from companion.spectral_lora import default_targets
 
     task, frame = data.task_of(arguments.task), data.load_task(arguments.task)
@@ -138,8 +153,14 @@ def _measure(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
     batches = data.make_dataloader(drawn[: arguments.examples], tokenizer, **loader)
     targets = arguments.target_modules or default_targets(model)
     targets = "all-linear" if list(targets) == ["all-linear"] else targets
-    spectra = gradient_spectra(model, _progress(batches), targets, flips=arguments.flips, rng=arguments.seed)
-    return spectra, [name for name, _ in model.named_modules() if name]
+    given, gradients = {"flips": arguments.flips, "rng": arguments.seed}, {}
+    if arguments.halves:
+        gradients = mean_gradients(model, _progress(batches), targets, **given)
+        spectra = {name: spectrum_of(gradient) for name, gradient in gradients.items()}
+    else:
+        spectra = gradient_spectra(model, _progress(batches), targets, **given, sketch=arguments.sketch)
+    tokens = {token for ids in batches.dataset.features["input_ids"] for token in ids}
+    return spectra, gradients, len(tokens), task.n_labels, [name for name, _ in model.named_modules() if name]
 
 
 def _progress(batches):
@@ -189,6 +210,28 @@ def _write(path: Path, content: dict) -> None:
         except BaseException:
             os.unlink(file.name)
             raise
+
+
+def _add_score(commands: argparse._SubParsersAction) -> None:
+    score = commands.add_parser(
+        "score",
+        help="a rank rule of your own where the true ranks are known",
+        description="Runs your Python file, which defines rule(spectrum) -> int, on planted ranks and against the measured value "
+        "of rank, beside the built-in rules. The file is your own code: nothing keeps it from doing what a program can do.",
+    )
+    score.set_defaults(run=_score)
+    score.add_argument("file", type=Path, metavar="FILE.py", help="defines rule(spectrum) -> int")
+    score.add_argument("--light", action="store_true", help="a small problem: about a minute on one core; the full one takes an hour or more")
+    score.add_argument("--seeds", type=int, help="planted problems (default 1 with --light, else 3)")
+
+
+def _score(arguments: argparse.Namespace) -> int:
+    from companion import scoring
+
+    rule = scoring.load_rule(arguments.file)
+    seeds = None if arguments.seeds is None else range(arguments.seeds)
+    print(scoring.score(rule, arguments.file.stem, arguments.light, seeds))
+    return 0
 
 
 if __name__ == "__main__":

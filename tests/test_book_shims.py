@@ -145,3 +145,9 @@ def test_picture_shows_two_spikes_beyond_the_bulk():
     predicted = [line.get_xdata()[0] for line in axes.lines[2:]]
     assert outside == pytest.approx(predicted, rel=0.06)
     assert axes.get_xlabel() and axes.get_ylabel()
+
+
+def test_glued_floats_do_not_carry_the_last_digits_of_a_processor():
+    cell = "from companion.book.glue import glue; glue('x', 2.50486002477588); glue('n', 3)"
+    values = [next(iter(output["data"].values())) for output in run_cells(cell)]
+    assert values == ["2.50486002", "3"]

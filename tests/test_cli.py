@@ -81,3 +81,27 @@ def test_help_and_version_need_no_torch():
     code = "import sys; from companion import cli\ntry: cli.main(['--version'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0 and __version__ in done.stdout
+
+
+def test_halves_are_compared_and_suspicious_ranks_are_named(folder, capsys, monkeypatch):
+    command = ["ranks", str(folder), *SMALL]
+    assert cli.main([*command, "--rule", "energy:0.5", "--halves"]) == 0
+    halves = capsys.readouterr().out
+    assert re.search(r"Stability: halves of the examples agree on \d+% of the ranks", halves)
+    assert cli.main([*command, "--rule", "energy:0.5"]) == 0
+    plain = capsys.readouterr().out
+    assert plain.splitlines()[:5] == halves.splitlines()[:5] and "Stability" not in plain
+    monkeypatch.setattr(cli, "make_rule", lambda rule: lambda spectrum: spectrum.n_examples)
+    assert cli.main(command) == 0
+    assert capsys.readouterr().out.count("rank 24 is the number of examples") == 4
+
+
+def test_a_sketch_prints_the_leading_values(folder, capsys):
+    whole, sketched = [], []
+    for lines, options in ((whole, []), (sketched, ["--sketch", "4"])):
+        assert cli.main(["ranks", str(folder), *SMALL, *options]) == 0
+        lines += [line.split()[4:7] for line in capsys.readouterr().out.splitlines()[1:5]]
+    for exact, close in zip(whole, sketched, strict=True):
+        assert [float(x) for x in close] == pytest.approx([float(x) for x in exact], rel=0.02)
+    assert cli.main(["ranks", str(folder), *SMALL, "--sketch", "4", "--halves"]) == 2
+    assert "--halves needs whole gradients" in capsys.readouterr().err

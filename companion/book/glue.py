@@ -17,11 +17,13 @@ def glue(name: str, value: object) -> None:
     name : str
         Name of the value, unique in the book.
     value : object
-        What to insert; NumPy scalars become Python numbers, so that a format such as ``:.3f`` applies.
+        What to insert; NumPy scalars become Python numbers, so that a format such as ``:.3f`` applies. Floats are rounded to
+        nine digits: the last ones differ from one processor to the next, and compared cells should not.
     """
     from IPython.core.formatters import format_display_data
     from IPython.display import display
 
-    data, metadata = format_display_data(value.item() if isinstance(value, np.generic) else value)
+    value = value.item() if isinstance(value, np.generic) else value
+    data, metadata = format_display_data(float(f"{value:.9g}") if isinstance(value, float) else value)
     metadata["scrapbook"] = {"name": name, "mime_prefix": PREFIX}
     display({PREFIX + mime: content for mime, content in data.items()}, metadata=metadata, raw=True)
