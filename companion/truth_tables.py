@@ -1,4 +1,4 @@
-"""Tables of records: rules on planted problems (`companion.leaderboard`), and the value of rank (`companion.oracle`)."""
+"""Tables of records: rules on planted problems (`companion.leaderboard`), value of rank (`companion.oracle`)."""
 
 from collections.abc import Callable, Mapping
 
@@ -51,7 +51,8 @@ def planted_table(rows: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     rows : pandas.DataFrame
-        From `companion.study.read_records`, of one setting; or ``rule`` and what `companion.leaderboard.score_rule` gives.
+        From `companion.study.read_records`, of one setting; or ``rule`` and the entries of
+        `companion.leaderboard.score_rule`.
 
     Returns
     -------
@@ -59,7 +60,14 @@ def planted_table(rows: pd.DataFrame) -> pd.DataFrame:
         By rule: ``seeds``, ``error``, ``exact``, ``within_one``, ``correlation`` (mean where defined), ``size``
         (parameters over planted ones), ``excess`` and ``gain`` in percent of the loss before training, and
         ``gain_half``, the half-width of its 95 % interval over the seeds (NaN for one).
+
+    Raises
+    ------
+    ValueError
+        No row.
     """
+    if rows.empty:
+        raise ValueError("rows: got none; accepted: one or more scores")
 
     def half(values: pd.Series) -> float:
         n = values.size

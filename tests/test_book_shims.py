@@ -149,5 +149,5 @@ def test_picture_shows_two_spikes_beyond_the_bulk():
 
 def test_glued_floats_do_not_carry_the_last_digits_of_a_processor():
     cell = "from companion.book.glue import glue; glue('x', 2.50486002477588); glue('n', 3)"
-    values = [next(iter(output["data"].values())) for output in run_cells(cell)]
+    values = [next(iter(output["data"].values())) for output in run_cells(cell)[0]]
     assert values == ["2.50486002", "3"]

@@ -68,7 +68,7 @@ def test_updates_have_the_planted_rank_and_profile(small):
 
 def test_updates_lie_where_inputs_differ(small):
     planted = plant(small | {"examples": 16, "test_examples": 8, "largest_rank": 2})
-    for name, update in planted.updates.items():  # a layer norm keeps the mean over features at 0: no input differs there
+    for name, update in planted.updates.items():  # a layer norm keeps the mean over features at 0
         ones = torch.ones(update.shape[1]) / update.shape[1] ** 0.5
         assert torch.linalg.norm(update @ ones) < 1e-3 * torch.linalg.norm(update), name
 
