@@ -63,14 +63,14 @@ SETTING: dict[str, object] = {
 """A planted problem and how students are trained on it; `plant` says what the values mean."""
 
 LIGHT: dict[str, object] = SETTING | {"examples": 192, "test_examples": 64, "steps": 20}
-"""The same for a minute on one core: it shows what rules answer, and trains too little to tell ranks apart."""
+"""The same for a minute on one core, which shows what rules answer and trains too little to tell ranks apart."""
 
 PROFILES = {
     "flat": lambda r: np.ones(r),
     "exponential": lambda r: np.exp(-np.arange(r) / 2),
     "power": lambda r: 1 / np.arange(1, r + 1),
 }
-"""Singular values of an update of rank r, by name: equal, :math:`e^{-i/2}`, or 1/i."""
+"""Singular values of an update of rank r by name, which are equal, :math:`e^{-i/2}`, or 1/i."""
 
 PROBE_TEXTS = 64  # the read-out and the size of the updates are fitted to so many training texts
 PROBE_STEP = 0.3  # rms singular values of W: small enough to be linear, large enough for float32

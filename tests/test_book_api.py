@@ -167,3 +167,26 @@ def test_names_of_the_package_in_types_become_links():
     assert lines[0] == "* **gradient** (`MeanGradient`) -- of it"
     assert lines[1] == "*dict of str to* \\ `MeanGradient` -- By *name*."
     assert lines[2] == "a **bold** *int*"
+
+
+def values_with_text():
+    """(place, first line) of the docstrings of variables and properties, of which napoleon reads ``type: text``."""
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            body = getattr(node, "body", None)
+            if isinstance(node, ast.FunctionDef):
+                decorators = {getattr(d, "id", getattr(d, "attr", "")) for d in node.decorator_list}
+                if decorators & {"property", "cached_property"} and (text := ast.get_docstring(node)):
+                    yield f"{path.name}: {node.name}", text
+            elif isinstance(node, ast.Module | ast.ClassDef):
+                for variable, text in zip(body, body[1:], strict=False):
+                    if isinstance(variable, ast.Assign | ast.AnnAssign) and isinstance(text, ast.Expr):
+                        if isinstance(text.value, ast.Constant):
+                            yield f"{path.name}: {ast.unparse(variable)[:30]}", inspect.cleandoc(text.value.value)
+
+
+def test_no_text_of_a_variable_reads_as_a_type():
+    """Else the page shows half of the sentence as a type, and the build stops at links that lead nowhere."""
+    texts = dict(values_with_text())
+    assert len(texts) > 5
+    assert not [place for place, text in texts.items() if re.match(r"[^`\n]*: ", text.splitlines()[0])]

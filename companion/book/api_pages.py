@@ -39,7 +39,10 @@ class CodeLink(SphinxRole):
         if not re.fullmatch(r"[A-Za-z_][\w.]*", name):
             return [nodes.literal(self.rawtext, self.text)], []
         code = nodes.literal(self.rawtext, self.text, classes=["xref", "py"])
-        link = pending_xref("", code, refdomain="py", reftype="obj", reftarget=name, refspecific=True, optional=True)
+        # A class or a dotted name is looked for everywhere; `singular_values` is an argument before it is a method elsewhere.
+        # Sphinx asks whether the option is there, not what it says.
+        anywhere = {"refspecific": True} if "." in name or name[0].isupper() else {}
+        link = pending_xref("", code, refdomain="py", reftype="obj", reftarget=name, optional=True, **anywhere)
         context = self.env.ref_context
         link["refdoc"], link["py:module"], link["py:class"] = self.env.docname, context.get("py:module"), context.get("py:class")
         return [link], []

@@ -76,7 +76,7 @@ class Task:
 
     @property
     def label_range(self) -> tuple[float, float]:
-        """Smallest and largest label: 0 and ``n_labels - 1``, or `score_range` for a regression."""
+        """Smallest and largest label, which are 0 and ``n_labels - 1``, or `score_range` for a regression."""
         return self.score_range if self.regression else (0, self.n_labels - 1)
 
 
