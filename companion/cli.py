@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     ranks = commands.add_parser(
         "ranks",
         help="a LoRA rank for every matrix of a model on a task",
-        description="Gradient spectrum, noise floor and rank of every target matrix, one sentence of advice, and PEFT patterns.",
+        description="Gradient spectrum, noise floor and rank of every target matrix, what they are worth, and a recommendation.",
     )
     ranks.set_defaults(run=_ranks)
     ranks.add_argument("model", metavar="MODEL", help="minilm, a local folder, or a hub id (owner/name[@revision])")
@@ -111,15 +111,19 @@ def _ranks(arguments: argparse.Namespace) -> int:
     if arguments.out is not None and not arguments.out.absolute().parent.is_dir():
         raise FileNotFoundError(f"--out: the folder of {arguments.out} does not exist")
     from companion.advice import assess
+    from companion.recommendation import recommend
+    from companion.runs import read_records
     from companion.spectral_lora import spectral_ranks
     from companion.stability import artefacts, split_halves
 
     spectra, gradients, n_tokens, n_classes, modules = _measure(arguments)
     ranks = spectral_ranks(spectra, rule, arguments.max_rank, arguments.min_rank)
-    advice = str(assess(spectra)) if arguments.flips else "No noise floor was measured (--flips 0)."
+    assessment = assess(spectra) if arguments.flips else None
+    advice = str(assessment or "No noise floor was measured (--flips 0).")
+    recommendation = recommend(arguments.rule, assessment, read_records("glue"))
     print(_table(spectra, ranks))
     if arguments.out is not None:
-        _write(arguments.out, _patterns(arguments, modules, ranks, advice))
+        _write(arguments.out, _patterns(arguments, modules, ranks, f"{advice} {recommendation}"))
     if not any(ranks.values()):
         print("Every rank is 0, so there are no patterns; --min-rank 1 adapts every matrix.")
     for name, number in artefacts(ranks, spectra, n_classes, n_tokens).items():
@@ -127,7 +131,20 @@ def _ranks(arguments: argparse.Namespace) -> int:
     if arguments.halves:
         print(f"Stability: {split_halves(gradients, rule)}.")
     print(advice)
+    print(recommendation)
+    if not recommendation.use_ranks:
+        print(_uniform_config(recommendation.uniform, list(spectra), modules, arguments))
     return 0
+
+
+def _uniform_config(rank: int, adapted: list[str], modules: list[str], arguments: argparse.Namespace) -> str:
+    """The configuration to paste; endings of names where these mean the same modules to PEFT."""
+    targets: list[str] | str = sorted({name.rpartition(".")[2] for name in adapted})
+    if arguments.target_modules == ["all-linear"]:
+        targets = "all-linear"
+    elif {name for name in modules if name.rpartition(".")[2] in targets} != set(adapted):
+        targets = adapted
+    return f"LoraConfig(r={rank}, lora_alpha={arguments.scaling * rank:g}, target_modules={targets!r})"
 
 
 def _measure(arguments: argparse.Namespace) -> tuple[dict, dict, int, int, list[str]]:

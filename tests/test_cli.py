@@ -30,9 +30,11 @@ def test_ranks_prints_a_table_advice_and_patterns_that_peft_takes(folder, tmp_pa
     out = tmp_path / "ranks.json"
     assert cli.main(["ranks", str(folder), *SMALL, "--rule", "energy:0.8", "--out", str(out)]) == 0
     lines = capsys.readouterr().out.strip().splitlines()
-    assert len(lines) == 1 + 4 + 1 and lines[0].split()[:1] == ["matrix"]
+    assert len(lines) == 1 + 4 + 3 and lines[0].split()[:1] == ["matrix"]
     assert all("32 x 32" in line for line in lines[1:5])
-    assert "24 examples" in lines[-1] and lines[-1].endswith(".")
+    assert "24 examples" in lines[5] and lines[5].endswith(".")
+    assert lines[6].startswith("Recommendation: use uniform r=")
+    assert eval(lines[7], {"LoraConfig": LoraConfig}).target_modules == {"query", "value"}
     patterns = json.loads(out.read_text())
     config = LoraConfig(**{key: patterns[key] for key in ("target_modules", "rank_pattern", "alpha_pattern")})
     adapted = get_peft_model(data.load_model(str(folder)), config)
