@@ -89,6 +89,11 @@ def evidence(rule: str, records: pd.DataFrame, setting: Mapping[str, object] = S
     -------
     Evidence or None
         None without three pairs of runs on any task.
+
+    Raises
+    ------
+    ValueError
+        Two runs of one task, method and seed: the setting leaves open what tells them apart.
     """
     wide = _finals(records, setting).unstack("method")
     if rule not in wide or "uniform" not in wide:
@@ -120,6 +125,11 @@ def sufficient_rank(records: pd.DataFrame, setting: Mapping[str, object] = SETTI
     -------
     int
         The setting's own rank where no other is recorded. Ranks are compared over the tasks that all of them have.
+
+    Raises
+    ------
+    ValueError
+        Two runs of one task, method and seed: the setting leaves open what tells them apart.
     """
     free = {key: value for key, value in setting.items() if key != "rank"}
     uniform = records[records.get("config.method", pd.Series(dtype=object)) == "uniform"]
@@ -137,11 +147,15 @@ def sufficient_rank(records: pd.DataFrame, setting: Mapping[str, object] = SETTI
 
 def _finals(records: pd.DataFrame, setting: Mapping[str, object]) -> pd.Series:
     """Scores of the final runs of one setting; empty where there is none."""
-    try:
-        return final_scores(records, **setting)
-    except (KeyError, ValueError):  # no final run, or columns that a file without one lacks
+    alike = {"split": "validation", **setting}
+    if not {f"config.{key}" for key in alike} <= set(records):
+        found = records[:0]
+    else:
+        found = records[[all(row[f"config.{key}"] == value for key, value in alike.items()) for _, row in records.iterrows()]]
+    if found.empty:
         index = pd.MultiIndex.from_arrays([[], [], []], names=["task", "method", "seed"])
         return pd.Series(dtype=float, index=index)
+    return final_scores(found)
 
 
 def recommend(
@@ -164,6 +178,11 @@ def recommend(
     Returns
     -------
     Recommendation
+
+    Raises
+    ------
+    ValueError
+        Two runs of one task, method and seed: the setting leaves open what tells them apart.
 
     Examples
     --------

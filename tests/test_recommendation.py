@@ -89,3 +89,10 @@ def test_no_final_run_is_no_evidence():
 def test_the_recorded_study_is_read():
     text = str(recommend("floor", SIGNAL, read_records("glue")))
     assert text.startswith("Recommendation: use ") and text.endswith(".")
+
+
+def test_two_runs_of_one_seed_are_not_passed_over():
+    records = runs({"stsb": 1.0})
+    twice = pd.concat([records, records.assign(**{"config.learning_rate": 0.5})])
+    with pytest.raises(ValueError, match="two runs of"):
+        evidence("floor", twice)
