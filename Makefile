@@ -8,6 +8,7 @@ MAKEFLAGS += --no-builtin-rules
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 8000
+JOBS ?= 2
 BOOK_MODE ?= light
 export BOOK_MODE
 
@@ -46,10 +47,13 @@ $(PACKAGE): FORCE
 
 # --- Chapters and site. ----------------------------------------------------------------------------------------------
 
+# JOBS chapters at a time, one thread each, as in the tests.
 _build/executed-$(BOOK_MODE)/%.ipynb: book/src/%.md jupytext.toml $(PACKAGE) $(INSTALLED)
-	@$(PY) -m companion.book.notebooks execute --to _build/executed-$(BOOK_MODE) $<
+	@OMP_NUM_THREADS=1 $(PY) -m companion.book.notebooks execute --to _build/executed-$(BOOK_MODE) $<
 
-book: _build/.site-book ## run every chapter in light mode and build the site from the results
+book: $(INSTALLED) ## run every chapter in light mode and build the site from the results
+	@$(MAKE) --no-print-directory -j $(JOBS) $(EXECUTED)
+	@$(MAKE) --no-print-directory _build/.site-book
 	@echo "The book: $(CURDIR)/$(SITE)"
 
 site: _build/.site-committed ## build the site from the notebooks as they are, running nothing
@@ -77,7 +81,7 @@ $(NOTEBOOKS):
 
 notebooks: $(INSTALLED) ## make book/*.ipynb, with outputs, from book/src/*.md
 	@$(PY) -m companion.book.notebooks guard
-	@$(MAKE) --silent --no-print-directory $(EXECUTED)
+	@$(MAKE) --silent --no-print-directory -j $(JOBS) $(EXECUTED)
 	@$(PY) -m companion.book.notebooks build --executed _build/executed-$(BOOK_MODE)
 
 import: $(INSTALLED) ## bring an edited notebook back to its source: make import NB=book/CHAPTER.ipynb

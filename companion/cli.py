@@ -89,7 +89,8 @@ def _study(arguments: argparse.Namespace) -> int:
         arguments.records, **chosen, seeds=range(arguments.seeds), setting=setting,
         minutes=arguments.minutes, workers=arguments.workers,
     )  # fmt: skip
-    for part, outcome in zip(("tuning", "final runs"), outcomes, strict=True):
+    for number, outcome in enumerate(outcomes, 1):
+        part = "final runs" if number == len(outcomes) else "tuning" if number == 1 else "further rates"
         print(f"{part}: {outcome.done} done, {outcome.failed} failed, {outcome.left} left, {outcome.seconds:.0f} s")
     for failure in failed_records(arguments.records)[:3]:
         print(f"failed: {failure['config']['method']} on {failure['config']['task']}: {failure['error']}", file=sys.stderr)

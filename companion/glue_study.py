@@ -20,7 +20,9 @@ from companion.metrics import METRICS, score
 from companion.runs import failed_records, key_of, latest, parse, provenance, read_records
 from companion.study import Outcome, grid, run_study
 
-__all__ = ["LEARNING_RATES", "PAPER", "SETTING", "chosen_rates", "final_runs", "run", "run_glue", "tuning_runs"]
+__all__ = [
+    "LEARNING_RATES", "PAPER", "SETTING", "chosen_rates", "final_runs", "further_runs", "run", "run_glue", "tuning_runs",
+]  # fmt: skip
 
 # peft 0.21 reads a name that transformers 5.23 deprecates; a reader can do nothing about it
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
@@ -52,8 +54,10 @@ LEARNING_RATES: dict[str, tuple[float | None, ...]] = {
     "full": (2e-5, 5e-5, 1e-4),
     "probe": (None,),
 }
-"""Learning rates to choose from, by method; ``"lora"`` stands for all methods not named here."""
+"""Learning rates to begin with, by method; ``"lora"`` stands for all methods not named here. Where the best one lies at
+an end, `further_runs` goes on beyond it, so that no method is judged by a grid that was too short for it."""
 
+FURTHER_RATES = 2  # at most so many beyond either end
 TUNING_EXAMPLES = 500
 TUNING_SEED = 100  # apart from the seeds of the final runs
 
@@ -222,6 +226,35 @@ def chosen_rates(
     return {pair: -rate for pair, (result, rate) in best.items() if result > -np.inf}
 
 
+def further_runs(records: pd.DataFrame, runs: Sequence[Mapping], failed: Sequence[Mapping] = ()) -> list[dict]:
+    """Runs with the next learning rate for every task and method whose best rate so far is the smallest or the largest.
+
+    Parameters
+    ----------
+    records, runs, failed
+        As for `chosen_rates`.
+
+    Returns
+    -------
+    list of dict
+        Configurations, the rate continuing the grid geometrically, at most two beyond either end of `LEARNING_RATES`.
+        None for a pair whose runs are not all recorded.
+    """
+    tried: dict[tuple[str, str], list[Mapping]] = {}
+    for config in runs:
+        tried.setdefault((config["task"], _label(config)), []).append(config)
+    found = []
+    for pair, best in chosen_rates(records, runs, failed).items():
+        rates = sorted(config["learning_rate"] for config in tried[pair])
+        begun = _rates(tried[pair][0]["method"])
+        below, above = sum(rate < min(begun) for rate in rates), sum(rate > max(begun) for rate in rates)
+        if best == rates[-1] and above < FURTHER_RATES:
+            found.append({**tried[pair][0], "learning_rate": float(f"{rates[-1] ** 2 / rates[-2]:.3g}")})
+        elif best == rates[0] and below < FURTHER_RATES:
+            found.append({**tried[pair][0], "learning_rate": float(f"{rates[0] ** 2 / rates[1]:.3g}")})
+    return found
+
+
 def _label(config: Mapping[str, object]) -> str:
     """Name of the method with its parameter, as `run_glue` takes it."""
     return config["method"] if config["parameter"] is None else f"{config['method']}:{config['parameter']:g}"
@@ -303,7 +336,7 @@ def run_glue(
     Returns
     -------
     list of Outcome
-        Of the tuning and of the final runs.
+        Of the tuning (the first grid, then further rates where needed) and, last, of the final runs.
 
     Raises
     ------
@@ -311,9 +344,16 @@ def run_glue(
         An unknown method, before anything is run.
     """
     start = time.monotonic()
-    tuning = tuning_runs(tasks, methods, setting)
-    tuned = run_study(partial(run, records=path), tuning, path, minutes, workers)
+    run_one, outcomes = partial(run, records=path), []
+
+    def done(runs: list[dict]) -> None:
+        left = None if minutes is None else max(minutes - (time.monotonic() - start) / 60, 1e-3)
+        outcomes.append(run_study(run_one, runs, path, left, workers))
+
+    done(tuning := tuning_runs(tasks, methods, setting))
+    while more := further_runs(read_records(path), tuning, failed_records(path)) if path.exists() else []:
+        tuning += more
+        done(more)
     rates = chosen_rates(read_records(path), tuning, failed_records(path)) if path.exists() else {}
-    left = None if minutes is None else max(minutes - (time.monotonic() - start) / 60, 1e-3)
-    finals = final_runs(tasks, methods, seeds, rates, setting)
-    return [tuned, run_study(partial(run, records=path), finals, path, left, workers)]
+    done(final_runs(tasks, methods, seeds, rates, setting))
+    return outcomes

@@ -147,12 +147,11 @@ def sufficient_rank(records: pd.DataFrame, setting: Mapping[str, object] = SETTI
 
 def _finals(records: pd.DataFrame, setting: Mapping[str, object]) -> pd.Series:
     """Scores of the final runs of one setting; empty where there is none."""
-    alike = {"split": "validation", **setting}
-    if not {f"config.{key}" for key in alike} <= set(records):
+    if not {"config.split", *(f"config.{key}" for key in setting)} <= set(records):
         found = records[:0]
     else:
-        found = records[[all(row[f"config.{key}"] == value for key, value in alike.items()) for _, row in records.iterrows()]]
-    if found.empty:
+        found = records[[all(row[f"config.{key}"] == value for key, value in setting.items()) for _, row in records.iterrows()]]
+    if found.empty or (found["config.split"] != "validation").all():
         index = pd.MultiIndex.from_arrays([[], [], []], names=["task", "method", "seed"])
         return pd.Series(dtype=float, index=index)
     return final_scores(found)

@@ -24,20 +24,29 @@ def final_scores(records: pd.DataFrame, **setting) -> pd.Series:
     Returns
     -------
     pandas.Series
-        In points, indexed by task, method (its parameter after a colon) and seed.
+        In points, indexed by task, method (its parameter after a colon) and seed. Where a task and method have tuning runs,
+        only final runs at the rate with the best tuning score count (the smaller one of equals): a grid that grew later
+        may have moved it.
 
     Raises
     ------
     ValueError
         No such run, or two of one task, method and seed.
     """
-    found = records[records["config.split"] == "validation"]
     for key, value in setting.items():
-        found = found[found[f"config.{key}"].map(lambda cell, value=value: cell == value)]
+        records = records[records[f"config.{key}"].map(lambda cell, value=value: cell == value)]
+    parameter = records["config.parameter"].map(lambda value: "" if pd.isna(value) else f":{value:g}")
+    records = records.assign(label=records["config.method"] + parameter)
+    found = records[records["config.split"] == "validation"]
     if found.empty:
         raise ValueError(f"records hold no final run with {setting or 'any setting'}")
-    parameter = found["config.parameter"].map(lambda value: "" if pd.isna(value) else f":{value:g}")
-    index = [found["config.task"], found["config.method"] + parameter, found["config.seed"]]
+    if "config.learning_rate" in records:
+        tuning = records[records["config.split"] == "tuning"].sort_values("config.learning_rate")
+        best = tuning.loc[tuning.groupby(["config.task", "label"])["metrics.score"].idxmax()]
+        chosen = dict(zip(zip(best["config.task"], best["label"], strict=True), best["config.learning_rate"], strict=True))
+        pairs = zip(found["config.task"], found["label"], found["config.learning_rate"], strict=True)
+        found = found[[chosen.get((task, label), rate) == rate or pd.isna(rate) for task, label, rate in pairs]]
+    index = [found["config.task"], found["label"], found["config.seed"]]
     scores = pd.Series(found["metrics.score"].to_numpy(), pd.MultiIndex.from_arrays(index, names=["task", "method", "seed"]))
     if scores.index.has_duplicates:
         task, method, seed = scores.index[scores.index.duplicated()][0]

@@ -10,7 +10,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from companion import data, glue_study
 from companion.cli import main
-from companion.glue_study import PAPER, SETTING, chosen_rates, final_runs, run, run_glue, split, tuning_runs
+from companion.glue_study import PAPER, SETTING, chosen_rates, final_runs, further_runs, run, run_glue, split, tuning_runs
 from companion.metrics import METRICS
 from companion.runs import key_of
 from companion.study import append_record, read_records
@@ -107,6 +107,29 @@ def test_rates_are_chosen_by_tuning_score_and_the_smaller_of_equals():
     assert chosen_rates(records, other) == {}  # records of another setting do not count
 
 
+@pytest.mark.parametrize("best, tried", [(0.1, [4.05e-2, 0.121]), (1e-6, [5e-4, 1.67e-4]), (4.5e-3, []), (2e-2, [4.05e-2])])
+def test_the_grid_grows_where_the_best_rate_is_at_its_end(best, tried):
+    runs, grown = tuning_runs(["rte"], ["uniform"]), []
+    for _ in range(5):  # the score falls with the distance from the best rate
+        records = pd.DataFrame([{"key": key_of(c), "metrics.score": -abs(np.log(c["learning_rate"] / best))} for c in runs])
+        assert further_runs(records[1:], runs) == []  # one rate is still to be tried
+        more = further_runs(records, runs)
+        grown += [c["learning_rate"] for c in more]
+        runs += more
+    assert grown == pytest.approx(tried, rel=1e-2) and {c["split"] for c in runs} == {"tuning"}
+
+
+def test_a_final_run_at_a_rate_that_was_not_chosen_does_not_count():
+    def record(split, rate, score, method="uniform"):
+        return {"config.task": "rte", "config.method": method, "config.parameter": None, "config.seed": 0,
+                "config.split": split, "config.learning_rate": rate, "metrics.score": score}  # fmt: skip
+
+    tuning = [record("tuning", 1e-3, 60.0), record("tuning", 3e-3, 61.0), record("tuning", 9e-3, 61.0)]
+    finals = [record("validation", 1e-3, 50.0), record("validation", 3e-3, 55.0), record("validation", None, 40.0, "probe")]
+    found = final_scores(pd.DataFrame(tuning + finals))
+    assert found.to_dict() == {("rte", "uniform", 0): 55.0, ("rte", "probe", 0): 40.0}
+
+
 def test_final_runs_wait_for_their_rate_and_go_seed_by_seed():
     runs = final_runs(["rte", "mrpc"], ["uniform", "probe"], [0, 1], {("rte", "uniform"): 1e-3})
     assert [(c["seed"], c["task"], c["method"], c["learning_rate"]) for c in runs[:3]] == [
@@ -144,12 +167,15 @@ def test_from_the_command_line_on_a_folder_of_ones_own_and_again(tmp_path, small
     own_task(folder, 80, 1)
     records = tmp_path / "study.jsonl"
     monkeypatch.setitem(glue_study.LEARNING_RATES, "lora", (1e-3, 1e-2))
+    monkeypatch.setattr(glue_study, "FURTHER_RATES", 1)
     command = ["study", "glue", "--records", str(records), "--model", tiny_folder, "--tasks", str(folder), "--seeds", "2",
                "--methods", "uniform", "gap-printed", "probe", "--examples", "96", "--calibration", "32", "--epochs", "1"]  # fmt: skip
     assert main(command) == 0
     shown = capsys.readouterr().out
     found = read_records(records)
-    assert len(found) == 4 + 6 and set(found["config.split"]) == {"tuning", "validation"}
+    assert found["config.split"].value_counts()["validation"] == 6
+    tried = found[found["config.split"] == "tuning"].groupby("config.method")["config.learning_rate"]
+    assert set(tried.size()) <= {2, 3} and "further rates" in shown or set(tried.size()) == {2}
     assert set(found["data.task"]) == {"weather"} and found["metrics.accuracy"].between(0.2, 1).all()
     scores = final_scores(found)
     assert set(scores.index.get_level_values("method")) == {"uniform", "gap-printed", "probe"} and "gap-printed" in shown

@@ -93,6 +93,6 @@ def test_the_recorded_study_is_read():
 
 def test_two_runs_of_one_seed_are_not_passed_over():
     records = runs({"stsb": 1.0})
-    twice = pd.concat([records, records.assign(**{"config.learning_rate": 0.5})])
+    twice = pd.concat([records, records.assign(**{"config.date": "later"})])
     with pytest.raises(ValueError, match="two runs of"):
         evidence("floor", twice)
