@@ -24,7 +24,7 @@ from companion.spectral_lora import default_targets, to_lora_config
 from companion.targets import linear_targets
 from companion.truncation import truncate_adapter
 
-__all__ = ["METHODS", "RANKS", "Adapted", "Problem", "adapt"]
+__all__ = ["METHODS", "RANKS", "Adapted", "Problem", "adapt", "budget_constant"]
 
 MAX_RANK = 16  # P2 Algorithm 1 asks for an r_max and gives none; twice its larger uniform rank
 
@@ -136,6 +136,38 @@ def adapt(method: str, problem: Problem) -> Adapted:
     with torch.random.fork_rng():
         torch.manual_seed(problem.seed)
         return METHODS[method](problem)
+
+
+def budget_constant(problem: Problem) -> float:
+    """The largest C' of P2 eq. 7 with which the rule, on this problem, spends the budget.
+
+    P2 gives no value. This one is fitted to one task; on others it is a constant, and what the rule spends there is its own.
+
+    Parameters
+    ----------
+    problem : Problem
+        Of the task to calibrate on; its ``largest`` rank caps the rule's.
+
+    Returns
+    -------
+    float
+        In the unit of squared entries of one example's gradient.
+
+    Raises
+    ------
+    ValueError
+        The gradients have fewer modes than the budget pays for.
+    """
+    levels = []  # (C' from which on the mode counts, what its rank costs)
+    for name, s in problem.spectra.items():
+        constants = s.singular_values[: problem.largest] ** 2 * s.n_examples / max(s.shape)
+        levels += [(float(constant), problem.costs[name]) for constant in constants if constant > 0]
+    spent = 0
+    for constant, cost in sorted(levels, reverse=True):
+        spent += cost
+        if spent >= problem.budget:
+            return constant
+    raise ValueError(f"problem: got modes for {spent} parameters; accepted: as many as the budget, {problem.budget}")
 
 
 # --- Ranks, from what little or much a rule looks at ------------------------------------------------------------------

@@ -13,6 +13,7 @@ from companion import methods, peft_methods
 from companion.finetune import adapter_parameters, finetune
 from companion.gradients import gradient_spectra
 from companion.methods import MAX_RANK, METHODS, RANKS, Problem, adapt, floor_ranks
+from companion.rank_rules import threshold_rank
 from companion.spectral_lora import spectral_ranks
 from companion.truncation import adapter_spectra
 from tiny_models import text_batches, tiny_bert
@@ -190,3 +191,17 @@ def test_k_star_layer_by_layer_is_the_printed_formula_and_the_corrected_one():
     assert methods._k_star(spectrum, given) == int(np.sum(values > 0.02)) == math.ceil(np.log(0.5 / 0.02) / np.log(2))
     nothing = planted(1e-5 * values, np.full(9, 0.02))
     assert methods._k_star_printed(nothing, given) == methods._k_star(nothing, given) == 0
+
+
+def test_the_calibrated_constant_spends_the_budget_and_a_larger_one_does_not():
+    given = problem()
+    constant = methods.budget_constant(given)
+
+    def spent(value):
+        ranks = {n: threshold_rank(s.singular_values[: given.largest], value, s.shape, s.n_examples) for n, s in given.spectra.items()}
+        return costs_of(ranks, given.costs)
+
+    assert spent(1.0001 * constant) < given.budget <= spent(0.9999 * constant)
+    assert spent(0.9999 * constant) < given.budget + max(given.costs.values())
+    with pytest.raises(ValueError, match="as many as the budget"):
+        methods.budget_constant(problem(rank=10_000))
