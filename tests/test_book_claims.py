@@ -415,6 +415,6 @@ def test_ledger_takes_its_measurements_from_the_notebooks():
     findings = claims.ledger(books)
     assert [finding.claim.id for finding in findings] == list(LEDGER)
     assert {finding.claim.id for finding in findings if finding.printed} == {
-        record["id"] for nb in books for record in claims.records(nb)
+        record["id"] for nb in books for record in claims.records(nb) if "printed" in record  # else a run is missing
     }
     assert all(finding.printed is None for finding in claims.ledger([]))
