@@ -1,23 +1,28 @@
 """Training runs of the chapter *Do real layers follow the law?*: what the factors of every adapter do, step by step.
 
 ``python -m companion.book.real_layers OUT.jsonl`` makes the records that the chapter shows, and goes on where an earlier run
-of it stopped.
+of it stopped; with ``start`` before the name it measures what the same runs start from, with ``tasks`` it compares task vectors.
 """
 
 import sys
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
+from scipy.linalg import eigh
 from transformers import TrainerCallback
 
 from companion import data
 from companion.finetune import evaluate, finetune, warm_up_head
+from companion.gradients import mean_gradients
 from companion.runs import provenance
+from companion.scalar_flow import seed_strengths
 from companion.spectral_lora import to_lora_config
 from companion.study import run_study
 
@@ -27,6 +32,7 @@ warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprec
 TARGETS = ("query", "value")
 SCALING = 2.0
 KEPT = 12  # modes recorded of each matrix
+WARM_UP = 512  # examples the head is fitted to
 
 
 class FactorLog(TrainerCallback):
@@ -134,7 +140,7 @@ def run(config: Mapping[str, object]) -> dict:
     model = data.load_model("minilm", data.task_of(config["task"]).n_labels, config["seed"])
     source, tokenizer = provenance(frame, model), data.load_tokenizer("minilm")
     train = data.sample(frame, config["examples"] or len(frame), config["seed"])
-    warm_up_head(model, data.make_dataloader(train[:512], tokenizer))
+    warm_up_head(model, data.make_dataloader(train[:WARM_UP], tokenizer))
     adapted, log = _train(model, train, tokenizer, config)
     validation = data.make_dataloader(data.load_task(config["task"], "validation"), tokenizer)
     layers = {name: trajectory(factors, SCALING) for name, factors in log.factors.items()}
@@ -144,18 +150,266 @@ def run(config: Mapping[str, object]) -> dict:
 
 
 def _train(model, train, tokenizer, config: Mapping[str, object]) -> tuple[PeftModel, FactorLog]:
-    names = [name for name, _ in model.named_modules() if name.endswith(TARGETS)]
-    with torch.random.fork_rng():
-        torch.manual_seed(config["seed"])
-        ranks = dict.fromkeys(names, config["rank"])
-        adapted = get_peft_model(model, to_lora_config(ranks, LoraConfig(task_type="SEQ_CLS"), SCALING))
-    start(adapted, config["init"], config["seed"])
+    adapted = _adapted(model, config)
     log = FactorLog(adapted, config["every"])
     finetune(
         adapted, data.make_dataloader(train, tokenizer, seed=config["seed"]), config["epochs"], config["learning_rate"],
         config["seed"], callbacks=[log], precision=config["precision"], optimizer=config["optimizer"],
     )  # fmt: skip
     return adapted, log
+
+
+def _adapted(model, config: Mapping[str, object]) -> PeftModel:
+    """The model with adapters in their initial state."""
+    names = [name for name, _ in model.named_modules() if name.endswith(TARGETS)]
+    with torch.random.fork_rng():
+        torch.manual_seed(config["seed"])
+        ranks = dict.fromkeys(names, config["rank"])
+        adapted = get_peft_model(model, to_lora_config(ranks, LoraConfig(task_type="SEQ_CLS"), SCALING))
+    start(adapted, config["init"], config["seed"])
+    return adapted
+
+
+@dataclass(frozen=True)
+class FactorPath:
+    """A path of gradient descent on fixed examples, with everything that a prediction needs.
+
+    Attributes
+    ----------
+    times : ndarray, shape (T,)
+        Number of steps times their size: the time of the factors.
+    losses : ndarray, shape (T,)
+    gradients : dict of str to ndarray, shape (out, in)
+        Gradient of the loss at the start, by matrix.
+    factors : dict of str to list of (ndarray, ndarray)
+        B (out, r) and A (r, in) at each time, float64.
+    """
+
+    times: np.ndarray
+    losses: np.ndarray
+    gradients: dict[str, np.ndarray]
+    factors: dict[str, list[tuple[np.ndarray, np.ndarray]]]
+
+    def updates(self, name: str) -> np.ndarray:
+        """``s B A`` of one matrix at each time, shape (T, out, in)."""
+        return np.array([SCALING * b @ a for b, a in self.factors[name]])
+
+
+def descend(config: Mapping[str, object]) -> FactorPath:
+    """Plain gradient descent on one batch: no noise of mini-batches, no dropout, no schedule, no momentum.
+
+    Parameters
+    ----------
+    config : mapping
+        ``task``, ``examples`` (all in one batch), ``max_length``, ``warm_up`` (other examples, for the head), ``rank``,
+        ``init``, ``learning_rate``, ``steps``, ``seed``. Adapters alone are trained.
+
+    Returns
+    -------
+    FactorPath
+    """
+    model, batch = _warm(config)
+    found = mean_gradients(model, [batch], TARGETS, flips=0)
+    gradients = {name: gradient.mean.numpy().astype(float) for name, gradient in found.items()}
+    adapted = _adapted(model, config).eval()
+    log, losses = FactorLog(adapted, 1), []
+    factors = [p for name, p in adapted.named_parameters() if "lora_" in name]
+    for step in range(config["steps"] + 1):
+        loss = adapted(**batch).loss
+        log._keep(step)
+        losses.append(loss.item())
+        with torch.no_grad():
+            for factor, slope in zip(factors, torch.autograd.grad(loss, factors), strict=True):
+                factor -= config["learning_rate"] * slope
+    paths = {name: [(b.astype(float), a.astype(float)) for b, a in pairs] for name, pairs in log.factors.items()}
+    return FactorPath(config["learning_rate"] * np.array(log.steps), np.array(losses), gradients, paths)
+
+
+def task_vector(config: Mapping[str, object]) -> dict[str, np.ndarray]:
+    """P1's ``W_ft - W_pre`` of every target matrix, from a fine-tuning of these matrices and a fresh head.
+
+    Parameters
+    ----------
+    config : mapping
+        ``task``, ``examples``, ``epochs``, ``batch_size``, ``max_length``, ``learning_rate``, ``seed`` (of examples, their
+        order and the head). With ``rank`` above 0 adapters with PEFT's start are trained in place of the matrices, drawn
+        from ``adapter_seed``.
+
+    Returns
+    -------
+    dict of str to ndarray, shape (out, in)
+    """
+    frame = data.load_task(config["task"])
+    model = data.load_model("minilm", data.task_of(config["task"]).n_labels, config["seed"])
+    names = [name for name, _ in model.named_modules() if name.endswith(TARGETS)]
+    before = {name: model.get_submodule(name).weight.detach().clone() for name in names}
+    if config["rank"]:
+        model = _adapted(model, {"rank": config["rank"], "init": "peft", "seed": config["adapter_seed"]})
+    else:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.removesuffix(".weight") in names or name.startswith("classifier"))
+    rows = data.sample(frame, config["examples"], config["seed"])
+    tokenizer = data.load_tokenizer("minilm")
+    batches = data.make_dataloader(rows, tokenizer, config["batch_size"], config["max_length"], config["seed"])
+    finetune(model, batches, config["epochs"], config["learning_rate"], config["seed"])
+    trained = model.merge_and_unload() if config["rank"] else model
+    return {n: (trained.get_submodule(n).weight.detach() - before[n]).numpy().astype(float) for n in names}
+
+
+def run_tasks(config: Mapping[str, object]) -> dict:
+    """Task vectors of several tasks: their spectra, and how much of their leading subspaces they share.
+
+    Parameters
+    ----------
+    config : mapping
+        ``runs``: list of (task, seed, adapter_seed), adapter_seed None for a training of the matrices themselves;
+        ``rates``: learning rates of matrices and adapters; ``rank`` of the adapters; ``subspaces``: dimensions; and the
+        sizes that `task_vector` takes.
+
+    Returns
+    -------
+    dict
+        ``metrics``: ``spectra``, one for each run, 16 singular values of every matrix; ``overlaps``, of all pairs of runs
+        of the same kind: ``first`` and ``second`` (places in ``runs``), ``side``, ``dimension`` and `overlap` of every
+        matrix; ``width``: the dimension of the space. And provenance.
+    """
+    vectors = []
+    for task, seed, adapter_seed in config["runs"]:
+        adapters = adapter_seed is not None
+        own = {"task": task, "seed": seed, "adapter_seed": adapter_seed, "learning_rate": config["rates"][adapters]}
+        vectors.append(task_vector({**config, **own, "rank": config["rank"] if adapters else 0}))
+    most = max(16, *config["subspaces"])
+    bases = [{name: leading(update, most) for name, update in vector.items()} for vector in vectors]
+    pairs = [
+        (i, j)
+        for i, j in combinations(range(len(bases)), 2)
+        if (config["runs"][i][2] is None) == (config["runs"][j][2] is None)
+    ]
+    overlaps = [
+        {"first": i, "second": j, "side": side, "dimension": k, "overlap": _short(_shared(bases[i], bases[j], k, side))}
+        for i, j in pairs
+        for k in config["subspaces"]
+        for side in ("left", "right")
+    ]
+    spectra = [[_short(s[:16]) for _, s, _ in parts.values()] for parts in bases]
+    width = len(next(iter(vectors[0].values())))
+    source = provenance(data.load_task(config["runs"][0][0]))
+    return {"metrics": {"spectra": spectra, "overlaps": overlaps, "width": width}, **source}
+
+
+def weight_spectra(count: int = 16) -> np.ndarray:
+    """Leading singular values of the frozen query and value matrices of MiniLM, shape (matrices, count)."""
+    modules = data.load_model("minilm", 2, 0).named_modules()
+    weights = [module.weight.detach().numpy() for name, module in modules if name.endswith(TARGETS)]
+    return np.array([leading(weight.astype(float), count)[1] for weight in weights])
+
+
+def _shared(first: Mapping[str, tuple], second: Mapping[str, tuple], k: int, side: str) -> list[float]:
+    """Mean squared cosine between leading singular subspaces, by matrix."""
+    return [subspace_overlap(_lead(first[name], k, side), _lead(second[name], k, side)) for name in first]
+
+
+def leading(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Leading singular triples, u (out, count), s and v' (count, in), from the eigenvectors of the Gram matrix.
+
+    Ten times as fast as a full decomposition, and accurate for values that are not tiny beside the first.
+    """
+    width = matrix.shape[1]
+    values, vectors = eigh(matrix.T @ matrix, subset_by_index=[width - count, width - 1])
+    s, v = np.sqrt(np.maximum(values[::-1], 0)), vectors[:, ::-1]
+    return matrix @ v / np.maximum(s, np.finfo(float).tiny), s, v.T
+
+
+def _lead(svd: tuple[np.ndarray, np.ndarray, np.ndarray], k: int, side: str) -> np.ndarray:
+    return svd[0][:, :k] if side == "left" else svd[2][:k].T
+
+
+def subspace_overlap(first: np.ndarray, second: np.ndarray) -> float:
+    """Mean squared cosine of the principal angles between two subspaces of equal dimension.
+
+    Parameters
+    ----------
+    first, second : ndarray, shape (d, k)
+        Orthonormal bases.
+
+    Returns
+    -------
+    float
+        ``||first' second||_F^2 / k``: 1 for the same subspace, k/d on average for random ones.
+    """
+    return float(np.sum((first.T @ second) ** 2) / first.shape[1])
+
+
+def _warm(config: Mapping[str, object]):
+    """Model with a warm head, and one batch of examples that the head has not seen."""
+    frame = data.load_task(config["task"])
+    model = data.load_model("minilm", data.task_of(config["task"]).n_labels, config["seed"])
+    tokenizer = data.load_tokenizer("minilm")
+    frame = data.sample(frame, config["warm_up"] + config["examples"], config["seed"])
+    head, rest = frame[: config["warm_up"]], frame[config["warm_up"] :]
+    warm_up_head(model, data.make_dataloader(head, tokenizer, max_length=config["max_length"]))
+    (batch,) = data.make_dataloader(rest, tokenizer, len(rest), config["max_length"])
+    return model, batch
+
+
+def starting_point(gradient: np.ndarray, a: np.ndarray, scaling: float) -> dict[str, list[float]]:
+    """What the laws need of one matrix, of the modes of its first gradient ``G = sum_i l_i u_i v_i'``.
+
+    Parameters
+    ----------
+    gradient : ndarray, shape (out, in)
+    a : ndarray, shape (r, in)
+        The initial factor.
+    scaling : float
+        s of ``dW = s B A``.
+
+    Returns
+    -------
+    dict
+        ``strengths`` l_i; ``lengths`` ``s |A v_i|^2`` (P2's eps rho_i, squared); ``seeds``: the same after the stronger
+        modes are projected out (`companion.scalar_flow.seed_strengths`); ``slopes``: singular values of
+        ``s^2 G A'A``, the speed of dW at time 0.
+    """
+    _, strengths, vt = np.linalg.svd(gradient, full_matrices=False)
+    lengths = scaling * np.sum((a @ vt.T) ** 2, axis=0)
+    slopes = np.linalg.svd(scaling**2 * (gradient @ a.T) @ a, compute_uv=False)
+    seeds = seed_strengths(gradient.T, np.sqrt(scaling) * a.T)
+    named = {"strengths": strengths, "lengths": lengths, "seeds": seeds, "slopes": slopes}
+    return {name: _short(values[:KEPT]) for name, values in named.items()}
+
+
+def run_start(config: Mapping[str, object]) -> dict:
+    """The first gradient of the runs of `configurations`, with the initial factors of both starts.
+
+    Parameters
+    ----------
+    config : mapping
+        ``task``, ``examples`` (of the gradient), ``rank``, ``inits``, ``flips``, ``seed``.
+
+    Returns
+    -------
+    dict
+        ``metrics``: by start and matrix what `starting_point` says, with the noise ``floor`` of the gradient; provenance.
+    """
+    frame = data.load_task(config["task"])
+    model = data.load_model("minilm", data.task_of(config["task"]).n_labels, config["seed"])
+    source, tokenizer = provenance(frame, model), data.load_tokenizer("minilm")
+    train = data.sample(frame, len(frame), config["seed"])
+    warm_up_head(model, data.make_dataloader(train[:WARM_UP], tokenizer))
+    batches = data.make_dataloader(train[WARM_UP : WARM_UP + config["examples"]], tokenizer)
+    found = mean_gradients(model, batches, TARGETS, flips=config["flips"], rng=config["seed"])
+    metrics = {}
+    for init in config["inits"]:
+        fresh = data.load_model("minilm", data.task_of(config["task"]).n_labels, config["seed"])
+        layers = FactorLog(_adapted(fresh, {**config, "init": init}), 1).layers
+        metrics[init] = {
+            name: starting_point(
+                gradient.mean.numpy().astype(float), layers[name].lora_A["default"].weight.detach().numpy().astype(float), SCALING
+            )
+            for name, gradient in found.items()
+        }
+    floors = {name: max(np.linalg.norm(flip.numpy(), 2) for flip in g.flipped) for name, g in found.items()}
+    return {"metrics": {**metrics, "floor": dict(zip(floors, _short(floors.values()), strict=True))}, **source}
 
 
 def configurations() -> list[dict]:
@@ -169,5 +423,30 @@ def configurations() -> list[dict]:
     ]
 
 
+def start_configurations() -> list[dict]:
+    """Where the runs of `configurations` start."""
+    base = {"study": "real-layers-start", "task": "sst2", "examples": 8192, "rank": 64, "flips": 9}
+    return [base | {"inits": ["peft", "frame:0.01"], "seed": seed} for seed in (0, 1)]
+
+
+def task_configurations() -> list[dict]:
+    """Task vectors of four tasks after 16 steps, then of five after about 190, two seeds each.
+
+    As matrices; and adapters that share their initial values or do not.
+    """
+    base = {"study": "real-layers-tasks", "batch_size": 32, "max_length": 128, "rank": 16, "subspaces": [1, 2, 4, 8, 16]}
+    sizes = [(("sst2", "mrpc", "stsb", "qnli"), 512, 1), (("sst2", "mrpc", "stsb", "qnli", "rte"), 2000, 3)]
+    adapters = [["sst2", 0, 0], ["mrpc", 0, 0], ["sst2", 1, 1]]
+    return [
+        base
+        | {"runs": [[task, seed, None] for task in tasks for seed in (0, 1)] + adapters, "rates": [1e-4, 2e-3]}
+        | {"examples": examples, "epochs": epochs}
+        for tasks, examples, epochs in sizes
+    ]
+
+
 if __name__ == "__main__":
-    print(run_study(run, configurations(), Path(sys.argv[1])))
+    study, path = sys.argv[1:] if len(sys.argv) == 3 else ("", sys.argv[1])
+    made = {"": (run, configurations), "start": (run_start, start_configurations), "tasks": (run_tasks, task_configurations)}
+    function, grid = made[study]
+    print(run_study(function, grid(), Path(path)))

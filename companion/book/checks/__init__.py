@@ -14,6 +14,7 @@ from companion.book.checks.marchenko_pastur import (
     mp_nonzero_median,
     mp_third_moment,
 )
+from companion.book.checks.real_layers import layers_linear_time, layers_onset, layers_r_squared, layers_sorted
 from companion.book.checks.spectral_lora_on_glue import glue_exchange, glue_greedy, glue_rule, glue_seeds
 from companion.book.checks.too_much_rank import surplus_decay, surplus_muon, surplus_rate, surplus_seeded
 
@@ -25,6 +26,7 @@ __all__ = [
     "gradient_cliff", "gradient_examples", "gradient_level", "gradient_refit",
     "kdone_df", "kdone_examples", "kdone_z",
     "kstar_decay", "kstar_noise", "kstar_price", "kstar_shuffle",
+    "layers_linear_time", "layers_onset", "layers_r_squared", "layers_sorted",
     "mp_edges", "mp_false_alarms", "mp_flatten", "mp_nonzero_median", "mp_third_moment",
     "rank_leak", "rank_level", "rank_rule",
     "surplus_decay", "surplus_muon", "surplus_rate", "surplus_seeded",
