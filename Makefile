@@ -117,8 +117,17 @@ test: ## test the package, then run every notebook against the built package and
 	$(MAKE) --no-print-directory test-notebooks || status=1; \
 	exit $$status
 
-test-package: $(INSTALLED) ## the first half of make test
-	OMP_NUM_THREADS=1 $(PY) -m pytest tests $(patsubst %,--ignore=tests/%,installed bench colab pages) -n 2 --dist loadfile
+test-package: $(INSTALLED) build/quantised/.installed ## the first half of make test
+	@status=0; export OMP_NUM_THREADS=1; \
+	$(PY) -m pytest tests $(patsubst %,--ignore=tests/%,installed bench colab pages quantised) -n 2 --dist loadfile || status=1; \
+	PYTHONPATH=build/quantised:tests $(PY) -m pytest tests/quantised -q || status=1; \
+	exit $$status
+
+# Libraries that pack weights lie beside the environment: only their own tests see them.
+build/quantised/.installed: tests/quantised/requirements.txt $(INSTALLED)
+	@rm -rf $(@D)
+	$(PY) -m pip install --quiet --no-deps --target $(@D) -r $<
+	@touch $@
 
 build/.wheel: $(PACKAGE) $(INSTALLED)
 	@rm -rf build/wheel build/wheel-site build/lib build/bdist.*

