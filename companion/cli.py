@@ -76,14 +76,14 @@ def _add_study(commands: argparse._SubParsersAction) -> None:
 
 
 def _study(arguments: argparse.Namespace) -> int:
-    from companion import glue_study, study_tables
+    from companion import glue_run, glue_study, study_tables
     from companion.study import failed_records, read_records
 
     changed = ("model", "rank", "examples", "calibration", "epochs", "precision", "targets")
     changes = {key: value for key in changed if (value := getattr(arguments, key)) is not None}
     if changes.get("targets") == ["all-linear"]:
         changes["targets"] = "all-linear"
-    setting = (glue_study.PAPER if arguments.paper else glue_study.SETTING) | changes
+    setting = (glue_run.PAPER if arguments.paper else glue_run.SETTING) | changes
     chosen = {key: value for key in ("tasks", "methods") if (value := getattr(arguments, key))}
     outcomes = glue_study.run_glue(
         arguments.records, **chosen, seeds=range(arguments.seeds), setting=setting,

@@ -17,7 +17,7 @@ import pandas as pd
 
 from companion import _validate, data
 from companion.finetune import adapter_parameters, evaluate, finetune, warm_up_head
-from companion.glue_study import split
+from companion.glue_run import split
 from companion.gradients import GradientSpectrum, gradient_spectra
 from companion.runs import provenance
 from companion.students import seeded_lora

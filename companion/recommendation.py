@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from companion.advice import Assessment
-from companion.glue_study import SETTING
+from companion.glue_run import SETTING
 from companion.statistics import Interval, compare, hierarchical_bootstrap
-from companion.study_tables import final_scores
+from companion.study_tables import scores_of_setting
 
 __all__ = ["Evidence", "Recommendation", "evidence", "recommend", "sufficient_rank"]
 
@@ -95,7 +95,7 @@ def evidence(rule: str, records: pd.DataFrame, setting: Mapping[str, object] = S
     ValueError
         Two runs of one task, method and seed: the setting leaves open what tells them apart.
     """
-    wide = _finals(records, setting).unstack("method")
+    wide = scores_of_setting(records, setting).unstack("method")
     if rule not in wide or "uniform" not in wide:
         return None
     pairs = {task: pair for task, pair in wide[[rule, "uniform"]].dropna().groupby("task") if len(pair) >= LEAST_SEEDS}
@@ -135,7 +135,7 @@ def sufficient_rank(records: pd.DataFrame, setting: Mapping[str, object] = SETTI
     uniform = records[records.get("config.method", pd.Series(dtype=object)) == "uniform"]
     means: dict[int, pd.Series] = {}
     for rank in sorted(set(uniform.get("config.rank", ()))):
-        scores = _finals(uniform, {**free, "rank": rank})
+        scores = scores_of_setting(uniform, {**free, "rank": rank})
         if len(scores):
             means[int(rank)] = scores.groupby("task").mean()
     table = pd.DataFrame(means).dropna()
@@ -143,18 +143,6 @@ def sufficient_rank(records: pd.DataFrame, setting: Mapping[str, object] = SETTI
         return int(setting["rank"])
     overall = table.mean()
     return int(min(rank for rank, mean in overall.items() if mean >= overall.max() - margin))
-
-
-def _finals(records: pd.DataFrame, setting: Mapping[str, object]) -> pd.Series:
-    """Scores of the final runs of one setting; empty where there is none."""
-    if not {"config.split", *(f"config.{key}" for key in setting)} <= set(records):
-        found = records[:0]
-    else:
-        found = records[[all(row[f"config.{key}"] == value for key, value in setting.items()) for _, row in records.iterrows()]]
-    if found.empty or (found["config.split"] != "validation").all():
-        index = pd.MultiIndex.from_arrays([[], [], []], names=["task", "method", "seed"])
-        return pd.Series(dtype=float, index=index)
-    return final_scores(found)
 
 
 def recommend(

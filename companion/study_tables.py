@@ -3,12 +3,65 @@
 Methods are compared seed by seed: runs of one seed share the examples, their order and the head they start from.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
 from companion.statistics import compare, equivalence, hierarchical_bootstrap, holm, minimum_detectable_effect
 
-__all__ = ["compare_methods", "final_scores", "overall", "score_table"]
+__all__ = ["compare_methods", "final_scores", "of_setting", "overall", "score_table", "scores_of_setting"]
+
+
+def of_setting(records: pd.DataFrame, setting: Mapping[str, object]) -> pd.DataFrame:
+    """The runs of one setting: records hold those of several.
+
+    Parameters
+    ----------
+    records : pandas.DataFrame
+        From `companion.study.read_records`.
+    setting : mapping of str to object
+        Values of ``config.*`` columns that a run must have; None for an entry that a run must not have.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Their rows. None if records lack a column that the setting names.
+    """
+    kept = pd.Series(True, records.index)
+    for key, value in setting.items():
+        column = records.get(f"config.{key}")
+        if column is None:
+            return records.iloc[:0]
+        same = column.isna() if value is None else column.map(lambda cell, value=value: cell == value)
+        kept &= same.astype(bool)
+    return records[kept.astype(bool)]
+
+
+def scores_of_setting(records: pd.DataFrame, setting: Mapping[str, object]) -> pd.Series:
+    """Scores of the final runs of one setting, as `final_scores` has them, while a study is under way.
+
+    Parameters
+    ----------
+    records : pandas.DataFrame
+        From `companion.study.read_records`, of `companion.glue_study`.
+    setting : mapping of str to object
+        As for `of_setting`.
+
+    Returns
+    -------
+    pandas.Series
+        Indexed by task, method and seed; empty where no final run is recorded.
+
+    Raises
+    ------
+    ValueError
+        Two runs of one task, method and seed: the setting leaves open what tells them apart.
+    """
+    found = of_setting(records, setting)
+    if found.empty or (found["config.split"] != "validation").all():
+        return pd.Series(dtype=float, index=pd.MultiIndex.from_arrays([[], [], []], names=["task", "method", "seed"]))
+    return final_scores(found)
 
 
 def final_scores(records: pd.DataFrame, **setting) -> pd.Series:
@@ -33,8 +86,7 @@ def final_scores(records: pd.DataFrame, **setting) -> pd.Series:
     ValueError
         No such run, or two of one task, method and seed.
     """
-    for key, value in setting.items():
-        records = records[records[f"config.{key}"].map(lambda cell, value=value: cell == value)]
+    records = of_setting(records, setting)
     parameter = records["config.parameter"].map(lambda value: "" if pd.isna(value) else f":{value:g}")
     records = records.assign(label=records["config.method"] + parameter)
     found = records[records["config.split"] == "validation"]

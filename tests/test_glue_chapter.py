@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from companion.allocation import allocate
-from companion.book import checks, claims, glue_figures as gf
+from companion.book import checks, claims, glue_figures as gf, glue_spectra as gs, glue_tables as gt
 from companion.book.audit import PRINTED
-from companion.glue_study import LEARNING_RATES, PAPER, SETTING, TUNING_SEED
+from companion.glue_run import PAPER, SETTING
+from companion.glue_study import LEARNING_RATES, TUNING_SEED
 from companion.gradients import GradientSpectrum
 from companion.planted_benchmark import SETTING as PLANTED
 from companion.runs import append_record
@@ -84,13 +85,13 @@ def written(tmp_path, records, name="runs.jsonl"):
 @pytest.fixture
 def tuning_only(tmp_path):
     runs = [*tuning_run("stsb", "uniform", 1), *tuning_run("stsb", "adalora", 2), *tuning_run("stsb", "gap", 1)[:2]]
-    return gf.load(written(tmp_path, runs))
+    return gt.load(written(tmp_path, runs))
 
 
 @pytest.fixture
 def complete(tmp_path):
     runs = [run for task in ("stsb", "rte") for m in ("uniform", "gap", "adalora") for run in tuning_run(task, m, 1)]
-    return gf.load(written(tmp_path, [*runs, *final_runs()]))
+    return gt.load(written(tmp_path, [*runs, *final_runs()]))
 
 
 # --- Gaps are gaps ----------------------------------------------------------------------------------------------------
@@ -98,49 +99,49 @@ def complete(tmp_path):
 
 def everything(study, estimates):
     """What the chapter does with its records, in its order; returns the texts."""
-    scores = gf.final(study)
-    tasks, compared, tuned = gf.study_tasks(scores), gf.comparison(scores), gf.tuning(study)
+    scores = gt.final(study)
+    tasks, compared, tuned = gt.study_tasks(scores), gt.comparison(scores), gt.tuning(study)
     known = list(dict.fromkeys(estimates.get("config.task", [])))
-    found = gf.clearances(estimates, None)
-    figures = [gf.growth_figure(found), gf.depth_figure(estimates, known), gf.gap_figure(gf.adalora_and_gaps(study, estimates))]
-    figures.append(gf.differences_figure(compared, PRINTED_3, gf.METHODS[1:5]))
+    found = gs.clearances(estimates, None)
+    figures = [gf.growth_figure(found), gf.depth_figure(estimates, known), gf.gap_figure(gs.adalora_and_gaps(study, estimates))]
+    figures.append(gf.differences_figure(compared, PRINTED_3, gt.METHODS[1:5]))
     for figure in figures:
         figure.canvas.draw()
     return [
-        gf.missing(scores, tasks), gf.tuning_text(tuned), gf.table_3(scores, PRINTED_3, tasks).to_string(),
-        gf.comparison_text(compared), gf.tested_extrapolations(found).to_string(), str(gf.cost_ratio(study)),
-        gf.by_budget(study).to_string(), gf.one_percent(study).to_string(),
+        gt.missing(scores, tasks), gt.tuning_text(tuned), gt.table_3(scores, PRINTED_3, tasks).to_string(),
+        gt.comparison_text(compared), gs.tested_extrapolations(found).to_string(), str(gt.cost_ratio(study)),
+        gt.by_budget(study).to_string(), gt.one_percent(study).to_string(),
     ]  # fmt: skip
 
 
 def test_nothing_recorded_is_a_gap_everywhere(tmp_path):
-    empty = gf.load(tmp_path / "none.jsonl")
-    assert empty.empty and gf.load("no such study").empty
+    empty = gt.load(tmp_path / "none.jsonl")
+    assert empty.empty and gt.load("no such study").empty
     texts = everything(empty, empty)
     assert texts[0].count("no final run yet") == 3 and "No tuning run" in texts[1] and "No method" in texts[3]
     (tmp_path / "empty.jsonl").write_text("")
-    assert everything(gf.load(tmp_path / "empty.jsonl"), empty) == texts
-    scores = gf.final(empty)
-    assert claims.recorded(*gf.average(scores, "gap", "uniform")) is claims.PENDING
-    assert gf.cost_ratio(empty) is None and gf.adalora_and_gaps(empty, empty) == {}
-    assert gf.open_grids(gf.tuning(empty)) == set() and gf.same_ranks(empty, "rte", "floor", "permuted") == (0, 0)
-    assert gf.spread_over_draws(empty, ["rte"], len).empty
-    assert gf.leaderboard(empty) == (None, None) and gf.oracle_values(empty) is None
+    assert everything(gt.load(tmp_path / "empty.jsonl"), empty) == texts
+    scores = gt.final(empty)
+    assert claims.recorded(*gt.average(scores, "gap", "uniform")) is claims.PENDING
+    assert gt.cost_ratio(empty) is None and gs.adalora_and_gaps(empty, empty) == {}
+    assert gt.open_grids(gt.tuning(empty)) == set() and gt.same_ranks(empty, "rte", "floor", "permuted") == (0, 0)
+    assert gs.spread_over_draws(empty, ["rte"], len).empty
+    assert gt.leaderboard(empty) == (None, None) and gt.oracle_values(empty) is None
 
 
 def test_tuning_runs_only(tuning_only):
-    texts = everything(tuning_only, gf.load("none"))
+    texts = everything(tuning_only, gt.load("none"))
     assert "no final run yet" in texts[0] and "incomplete" in texts[1]
-    tuned = gf.tuning(tuning_only)
+    tuned = gt.tuning(tuning_only)
     assert tuned["grid"].to_dict() == {("stsb", "adalora"): "open", ("stsb", "gap"): "incomplete", ("stsb", "uniform"): "closed"}
-    assert gf.open_grids(tuned) == {("stsb", "adalora")}
+    assert gt.open_grids(tuned) == {("stsb", "adalora")}
     assert tuned.loc[("stsb", "uniform"), "chosen"] == RATES[1]
 
 
 def test_a_grid_closes_when_a_further_rate_is_worse(tmp_path):
     runs = tuning_run("rte", "uniform", 2)
     beyond = [glue_run("rte", "uniform", TUNING_SEED, score, "tuning", rate) for score, rate in ((81.0, 0.0405), (70.0, 0.121))]
-    found = [gf.tuning(gf.load(written(tmp_path, [*runs, *beyond[:k]], f"{k}.jsonl"))) for k in range(3)]
+    found = [gt.tuning(gt.load(written(tmp_path, [*runs, *beyond[:k]], f"{k}.jsonl"))) for k in range(3)]
     assert [table.loc[("rte", "uniform"), "grid"] for table in found] == ["open", "open", "closed"]
     assert found[-1].loc[("rte", "uniform"), "chosen"] == 0.0405
 
@@ -149,30 +150,30 @@ def test_a_rate_that_diverged_counts_as_tried(tmp_path):
     runs = tuning_run("rte", "uniform", 1)
     failed = {"config": runs[2]["config"], "error": "ValueError: diverged", "traceback": ""}
     path = written(tmp_path, [*runs[:2], failed])
-    assert gf.tuning(gf.load(path), source=path).loc[("rte", "uniform"), "grid"] == "closed"
-    assert gf.tuning(gf.load(path)).loc[("rte", "uniform"), "grid"] == "incomplete"
+    assert gt.tuning(gt.load(path), source=path).loc[("rte", "uniform"), "grid"] == "closed"
+    assert gt.tuning(gt.load(path)).loc[("rte", "uniform"), "grid"] == "incomplete"
     path = written(tmp_path, [*runs[:2], failed, *tuning_run("rte", "gap", 1)], "more.jsonl")
-    tuned = gf.tuning(gf.load(path), source=path)
+    tuned = gt.tuning(gt.load(path), source=path)
     assert tuned.loc[("rte", "uniform"), RATES[2]] == -np.inf and tuned.loc[("rte", "uniform"), "chosen"] == RATES[1]
 
 
 def test_one_seed_is_shown_and_not_compared(tmp_path):
-    study = gf.load(written(tmp_path, final_runs(("stsb",), [0])))
-    texts = everything(study, gf.load("none"))
+    study = gt.load(written(tmp_path, final_runs(("stsb",), [0])))
+    texts = everything(study, gt.load("none"))
     assert "uniform 1" in texts[0] and "missing: uniform 4" in texts[0]
     assert "(1)" in texts[2] and "±" not in texts[2] and "No method" in texts[3]
 
 
 def test_two_tasks_are_compared_and_averaged(complete):
-    texts = everything(complete, gf.load("none"))
+    texts = everything(complete, gt.load("none"))
     assert "missing: " not in texts[0].split("\n")[0] and "(5)" in texts[2] and "P2 RTE" in texts[2]
-    scores = gf.final(complete)
-    table = gf.comparison(scores)
-    assert gf.in_words(table.loc[("rte", "gap")]) == "above uniform"
-    assert gf.in_words(table.loc[("rte", "adalora")]) == "below uniform"
-    assert gf.in_words(table.loc[("rte", "permuted")]) == "the same as uniform up to half a point"
-    assert gf.in_words(pd.Series({"p_holm": 0.01, "difference": -0.1, "p_equivalent": 0.01})).endswith("by less than half a point")
-    value, error = gf.average(scores, "gap", "uniform")
+    scores = gt.final(complete)
+    table = gt.comparison(scores)
+    assert gt.in_words(table.loc[("rte", "gap")]) == "above uniform"
+    assert gt.in_words(table.loc[("rte", "adalora")]) == "below uniform"
+    assert gt.in_words(table.loc[("rte", "permuted")]) == "the same as uniform up to half a point"
+    assert gt.in_words(pd.Series({"p_holm": 0.01, "difference": -0.1, "p_equivalent": 0.01})).endswith("by less than half a point")
+    value, error = gt.average(scores, "gap", "uniform")
     by_seed = (scores.xs("gap", level="method") - scores.xs("uniform", level="method")).groupby("seed").mean()
     expected = stats.ttest_1samp(by_seed, 0).confidence_interval()
     np.testing.assert_allclose([value - error, value + error], [expected.low, expected.high], rtol=1e-9)
@@ -181,34 +182,34 @@ def test_two_tasks_are_compared_and_averaged(complete):
 def test_scatter_is_not_told_apart():
     rows = {("rte", m, s): x for m, xs in {"uniform": (70, 72, 71), "gap": (73, 69, 72)}.items() for s, x in enumerate(xs)}
     scores = pd.Series(rows).rename_axis(["task", "method", "seed"])
-    assert "not told apart from uniform; 3 seeds would show" in gf.in_words(gf.comparison(scores).iloc[0])
+    assert "not told apart from uniform; 3 seeds would show" in gt.in_words(gt.comparison(scores).iloc[0])
 
 
 @pytest.mark.parametrize("change", [{"least_tasks": 3}, {"tasks": ["sst2"]}, {"skip": {("rte", "adalora")}}])
 def test_an_average_needs_its_tasks(complete, change):
-    assert np.isnan(gf.average(gf.final(complete), "gap", "adalora", **change)).all()
+    assert np.isnan(gt.average(gt.final(complete), "gap", "adalora", **change)).all()
 
 
 def test_an_average_needs_three_seeds(tmp_path):
-    scores = gf.final(gf.load(written(tmp_path, final_runs(seeds=range(2)))))
-    assert np.isnan(gf.average(scores, "gap", "uniform")[0])
-    assert np.isnan(gf.average(scores, "gap", "nothing")[0])
+    scores = gt.final(gt.load(written(tmp_path, final_runs(seeds=range(2)))))
+    assert np.isnan(gt.average(scores, "gap", "uniform")[0])
+    assert np.isnan(gt.average(scores, "gap", "nothing")[0])
 
 
 def test_other_settings_do_not_count(tmp_path):
     runs = [glue_run(setting=SETTING | {"rank": 8}), glue_run(setting=PAPER), glue_run(seed=3)]
-    study = gf.load(written(tmp_path, runs))
-    assert gf.final(study).index.tolist() == [("stsb", "uniform", 3)]
-    assert len(gf.final(study, PAPER)) == len(gf.final(study, SETTING | {"rank": 8})) == 1
+    study = gt.load(written(tmp_path, runs))
+    assert gt.final(study).index.tolist() == [("stsb", "uniform", 3)]
+    assert len(gt.final(study, PAPER)) == len(gt.final(study, SETTING | {"rank": 8})) == 1
 
 
 def test_of_two_rates_the_chosen_one_counts(tmp_path):
     runs = [glue_run(score=70.0), glue_run(score=75.0, rate=RATES[2]), *tuning_run("stsb", "uniform", 2)]
-    assert gf.final(gf.load(written(tmp_path, runs))).tolist() == [75.0]
-    other = gf.load(written(tmp_path, [runs[0], *runs[2:]], "other.jsonl"))
-    assert gf.final(other).empty and "no final run yet" in gf.missing(gf.final(other), ["stsb"])
+    assert gt.final(gt.load(written(tmp_path, runs))).tolist() == [75.0]
+    other = gt.load(written(tmp_path, [runs[0], *runs[2:]], "other.jsonl"))
+    assert gt.final(other).empty and "no final run yet" in gt.missing(gt.final(other), ["stsb"])
     with pytest.raises(ValueError, match="two runs"):
-        gf.final(gf.load(written(tmp_path, runs[:2], "twice.jsonl")))
+        gt.final(gt.load(written(tmp_path, runs[:2], "twice.jsonl")))
 
 
 def test_budgets_and_one_percent(tmp_path):
@@ -218,26 +219,26 @@ def test_budgets_and_one_percent(tmp_path):
         for method, gain in (("uniform", 0), ("gap", 0.5 + 0.01 * seed))
     ]  # fmt: skip
     runs += [glue_run(task, "full", seed, 81.0) for task in ("stsb", "rte") for seed in range(2)]
-    study = gf.load(written(tmp_path, runs))
-    budgets = gf.by_budget(study)
+    study = gt.load(written(tmp_path, runs))
+    budgets = gt.by_budget(study)
     assert budgets.index.tolist() == [2, 4, 8, 16]
     np.testing.assert_allclose(budgets["difference"], 0.51)
-    share = gf.one_percent(study)
+    share = gt.one_percent(study)
     np.testing.assert_allclose(share["share"], (80 + 1 + 1.6) / 81.0)
-    calibrated = gf.scores_as({"a": (gf.final(study), "gap"), "b": (gf.final(study, SETTING | {"rank": 2}), "gap")})
-    np.testing.assert_allclose(gf.average(calibrated, "a", "b")[0], 0.2)
+    calibrated = gt.scores_as({"a": (gt.final(study), "gap"), "b": (gt.final(study, SETTING | {"rank": 2}), "gap")})
+    np.testing.assert_allclose(gt.average(calibrated, "a", "b")[0], 0.2)
 
 
 def test_cost_of_choosing(tmp_path):
-    study = gf.load(written(tmp_path, final_runs()))
-    middle, low, high = gf.cost_ratio(study)
+    study = gt.load(written(tmp_path, final_runs()))
+    middle, low, high = gt.cost_ratio(study)
     np.testing.assert_allclose([middle, low, high], [6 / 512 / (72 / 6000), 6 / 512 / (72 / 6000), 1.0])
-    assert gf.cost_ratio(gf.load(written(tmp_path, [glue_run()], "plain.jsonl"))) is None
+    assert gt.cost_ratio(gt.load(written(tmp_path, [glue_run()], "plain.jsonl"))) is None
 
 
 def test_same_ranks_counts_shared_seeds(complete):
-    assert gf.same_ranks(complete, "rte", "floor", "permuted") == (5, 5)
-    assert gf.same_ranks(complete, "rte", "gap", "uniform") == (0, 5)
+    assert gt.same_ranks(complete, "rte", "floor", "permuted") == (5, 5)
+    assert gt.same_ranks(complete, "rte", "gap", "uniform") == (0, 5)
 
 
 # --- Estimates --------------------------------------------------------------------------------------------------------
@@ -247,51 +248,51 @@ def test_same_ranks_counts_shared_seeds(complete):
 def estimates(tmp_path):
     sizes = [estimate(examples=n) for n in (64, 128, 256, 1024, 2048)]
     drawn = [estimate(head=head, draw=draw) for head in ("warm", "fresh") for draw in range(2)]
-    return gf.load(written(tmp_path, [*sizes, *drawn, estimate("mrpc")], "estimates.jsonl"))
+    return gt.load(written(tmp_path, [*sizes, *drawn, estimate("mrpc")], "estimates.jsonl"))
 
 
 def test_estimates_without_a_study(estimates):
-    everything(gf.load("none"), estimates)
-    rows = gf.draws(estimates, "rte")
-    assert len(rows) == 4 and len(gf.draws(estimates, "mrpc")) == 1 and not len(gf.draws(estimates, "sst2"))
-    assert gf.draw_agreement(rows, "energy:0.9") == (1.0, pytest.approx(1.0))
-    same, order = gf.draw_agreement(rows, "gap")
+    everything(gt.load("none"), estimates)
+    rows = gs.draws(estimates, "rte")
+    assert len(rows) == 4 and len(gs.draws(estimates, "mrpc")) == 1 and not len(gs.draws(estimates, "sst2"))
+    assert gs.draw_agreement(rows, "energy:0.9") == (1.0, pytest.approx(1.0))
+    same, order = gs.draw_agreement(rows, "gap")
     assert same == 1 and np.isnan(order)
-    assert np.isnan(gf.draw_agreement(gf.draws(estimates, "mrpc"), "gap")).all()
+    assert np.isnan(gs.draw_agreement(gs.draws(estimates, "mrpc"), "gap")).all()
 
 
 def test_extrapolation_is_exact_where_its_law_holds(estimates):
-    found = gf.clearances(estimates)
+    found = gs.clearances(estimates)
     n, clearance = found["rte"]
     assert n.tolist() == [64, 128, 256, 512, 1024, 2048] and clearance.shape == (6, 12, 16)
-    np.testing.assert_allclose(gf.extrapolated(n, clearance, 512, 2048)[:, 0], clearance[-1][:, 0], rtol=1e-6)
-    tests = gf.tested_extrapolations(found)
+    np.testing.assert_allclose(gs.extrapolated(n, clearance, 512, 2048)[:, 0], clearance[-1][:, 0], rtol=1e-6)
+    tests = gs.tested_extrapolations(found)
     np.testing.assert_allclose(tests["factor"], 1, rtol=1e-6)
     assert (tests["unchanged"] > 1.2).all() and (tests["predicted"] == tests["observed"]).all()
-    np.testing.assert_allclose(gf.examples_for_mode(n, clearance, 1), 0.75 * 512, rtol=1e-6)
-    assert gf.examples_for_mode(n, clearance, 2) == np.inf
+    np.testing.assert_allclose(gs.examples_for_mode(n, clearance, 1), 0.75 * 512, rtol=1e-6)
+    assert gs.examples_for_mode(n, clearance, 2) == np.inf
     with pytest.raises(ValueError, match="a line takes two"):
-        gf.extrapolated(n, clearance, 64, 2048)
+        gs.extrapolated(n, clearance, 64, 2048)
 
 
 def test_shorter_records_fill_in(estimates):
-    growth = gf.load("gradient-growth")
-    found = gf.clearances(estimates, growth)
+    growth = gt.load("gradient-growth")
+    found = gs.clearances(estimates, growth)
     assert {"rte", "mrpc", "qnli-mini", "sst2"} <= set(found) and found["sst2"][1].shape[2] == 1
-    whole = gf.clearances(gf.load("none"), growth)
+    whole = gs.clearances(gt.load("none"), growth)
     assert set(whole) == {"qnli-mini", "sst2"}
 
 
 def test_depth(estimates):
-    assert gf.depth_correlation(np.arange(12)) == pytest.approx(1)
-    assert gf.depth_correlation(np.ones(12)) == 0
-    assert gf.depth_correlation([0, 5, 1, 4, 2, 3, 3, 2, 4, 1, 5, 0]) == pytest.approx(0)
-    table = gf.spread_over_draws(estimates, ["rte", "sst2"], lambda row: gf.depth_correlation(row["metrics.floor"]))
+    assert gs.depth_correlation(np.arange(12)) == pytest.approx(1)
+    assert gs.depth_correlation(np.ones(12)) == 0
+    assert gs.depth_correlation([0, 5, 1, 4, 2, 3, 3, 2, 4, 1, 5, 0]) == pytest.approx(0)
+    table = gs.spread_over_draws(estimates, ["rte", "sst2"], lambda row: gs.depth_correlation(row["metrics.floor"]))
     assert table.index.tolist() == ["rte"] and table.loc["rte"].tolist() == pytest.approx([1, 1, 1, 4])
 
 
 def test_adalora_against_gaps(complete, estimates):
-    found = gf.adalora_and_gaps(complete, estimates)
+    found = gs.adalora_and_gaps(complete, estimates)
     assert set(found) == {"rte"}
     pair = found["rte"]
     assert pair["seeds"] == 5 and pair["low"] <= pair["correlation"] <= pair["high"]
@@ -304,7 +305,7 @@ def test_adalora_against_gaps(complete, estimates):
 @given(st.lists(st.floats(0.01, 10), min_size=3, max_size=8), st.data())
 def test_gaps_by_hand(values, data):
     values = sorted(values, reverse=True)
-    assert gf.largest_gaps(values) == pytest.approx(max(a - b for a, b in itertools.pairwise(values)))
+    assert gs.largest_gaps(values) == pytest.approx(max(a - b for a, b in itertools.pairwise(values)))
 
 
 # --- The truth --------------------------------------------------------------------------------------------------------
@@ -321,10 +322,10 @@ def planted_run(rule, seed=0, **changes):
 
 def test_leaderboard_takes_its_setting_only(tmp_path):
     light = planted_run("gap", steps=20)
-    board, alone = gf.leaderboard(gf.load(written(tmp_path, [planted_run("gap"), planted_run("floor"), light])))
+    board, alone = gt.leaderboard(gt.load(written(tmp_path, [planted_run("gap"), planted_run("floor"), light])))
     assert board["seeds"].to_dict() == {"gap": 1, "floor": 1} and alone is None
     rows = [planted_run("gap", planted=[NAMES[0]], steps=0)]
-    board, alone = gf.leaderboard(gf.load(written(tmp_path, rows, "alone.jsonl")))
+    board, alone = gt.leaderboard(gt.load(written(tmp_path, rows, "alone.jsonl")))
     assert board is None and alone.loc["gap", "problems"] == 1
 
 
@@ -335,8 +336,8 @@ def test_oracle_waits_for_a_whole_seed(tmp_path):
         for rank in (0, 8) for unit in ("a", "b", None) if unit or rank == 0
     ]  # fmt: skip
     runs[2]["config"]["unit_rank"] = 4
-    assert gf.oracle_values(gf.load(written(tmp_path, runs[:4]))) is None
-    values = gf.oracle_values(gf.load(written(tmp_path, runs, "whole.jsonl")))
+    assert gt.oracle_values(gt.load(written(tmp_path, runs[:4]))) is None
+    values = gt.oracle_values(gt.load(written(tmp_path, runs, "whole.jsonl")))
     np.testing.assert_allclose(values.to_numpy(), 0.08)
 
 
@@ -346,7 +347,7 @@ def test_greedy_loses_at_most_the_first_rejected_gain(seed):
     rng = np.random.default_rng(seed)
     gains = {name: np.sort(rng.uniform(0.1, 9, rng.integers(1, 5)))[::-1].tolist() for name in "abc"}
     costs, budget = {name: int(rng.integers(1, 9)) for name in "abc"}, int(rng.integers(1, 40))
-    ranks, rejected = gf.greedy(gains, costs, budget)
+    ranks, rejected = gt.greedy(gains, costs, budget)
     spent = sum(rank * costs[name] for name, rank in ranks.items())
     got = sum(sum(gains[name][:rank]) for name, rank in ranks.items())
     best = allocate({name: np.sqrt(2 * np.array(row)) for name, row in gains.items()}, costs, budget).gain
@@ -358,15 +359,15 @@ def test_greedy_loses_at_most_the_first_rejected_gain(seed):
 @pytest.mark.parametrize("effect, spread, n", [(0.8, 0.5625, 5), (2.0, 1.0, 4)])
 def test_power_is_the_inverse_of_the_smallest_effect(effect, spread, n):
     smallest = minimum_detectable_effect(spread, n)
-    assert gf.power(smallest, spread, n) == pytest.approx(0.8, abs=1e-6)
-    assert gf.power(effect, spread, n, one_tailed=True) > gf.power(effect, spread, n)
+    assert gt.power(smallest, spread, n) == pytest.approx(0.8, abs=1e-6)
+    assert gt.power(effect, spread, n, one_tailed=True) > gt.power(effect, spread, n)
 
 
 def test_words_and_printed_differences():
     words = "above", "below", "either"
-    assert [gf.within(0, *ends, words) for ends in ((1, 2), (-2, -1), (-1, 1))] == list(words)
-    assert gf.printed_difference(PRINTED_3, "rte", "gap", "adalora") == pytest.approx(1.9)
-    assert gf.printed_difference(PRINTED_3, "rte", "floor") is None
+    assert [gt.within(0, *ends, words) for ends in ((1, 2), (-2, -1), (-1, 1))] == list(words)
+    assert gt.printed_difference(PRINTED_3, "rte", "gap", "adalora") == pytest.approx(1.9)
+    assert gt.printed_difference(PRINTED_3, "rte", "floor") is None
 
 
 def test_figures_of_live_results():

@@ -10,7 +10,8 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from companion import data, glue_study
 from companion.cli import main
-from companion.glue_study import PAPER, SETTING, chosen_rates, final_runs, further_runs, run, run_glue, split, tuning_runs
+from companion.glue_run import PAPER, SETTING, run, split
+from companion.glue_study import chosen_rates, final_runs, further_runs, run_glue, tuning_runs
 from companion.metrics import METRICS
 from companion.runs import key_of
 from companion.study import append_record, read_records

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from companion.advice import Assessment
-from companion.glue_study import SETTING
+from companion.glue_run import SETTING
 from companion.recommendation import evidence, recommend, sufficient_rank
 from companion.runs import read_records
 

@@ -1,0 +1,337 @@
+"""Numbers, tables and sentences of the chapter *SpectralLoRA on GLUE*, from whatever runs its records hold.
+
+A run that is missing is a gap, said in words, never an exception: the same chapter becomes complete as records arrive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from companion.glue_run import SETTING
+from companion.glue_study import chosen_rates, further_runs, tuning_runs
+from companion.planted_benchmark import SETTING as PLANTED
+from companion.runs import failed_records, key_of, read_records
+from companion.statistics import compare
+from companion.study_tables import compare_methods, of_setting, scores_of_setting, score_table
+from companion.truth_tables import alone_table, marginal_values, planted_table
+
+__all__ = [
+    "METHODS", "PRINTED_NAMES", "SEEDS", "TASKS", "average", "by_budget", "comparison", "comparison_text",
+    "cost_ratio", "final", "greedy", "in_words", "leaderboard", "load", "missing", "one_percent", "open_grids",
+    "oracle_values", "power", "printed_difference", "same_ranks", "scores_as", "study_tasks", "table_3", "tuning",
+    "tuning_text", "within",
+]  # fmt: skip
+
+TASKS = {
+    "cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "stsb": "STS-B", "qqp": "QQP", "mnli": "MNLI", "qnli": "QNLI",
+    "rte": "RTE",
+}  # fmt: skip
+"""GLUE tasks as P2 prints them, in its order."""
+
+METHODS = ("uniform", "gap", "floor", "permuted", "adalora", "probe")
+PRINTED_NAMES = {"gap": "SpectralLoRA", "adalora": "AdaLoRA", "uniform": "Uniform r = 8", "full": "Full FT"}
+"""Rows of P2's table 3 that our methods stand beside."""
+
+PLANNED = ("stsb", "rte", "mrpc")  # tasks of the study, in the order of its queue
+SEEDS = 5
+LEAST_SEEDS = 3  # of a task, to enter a claim
+LEAST_TASKS = 2  # of an average over tasks
+
+
+# --- Records ----------------------------------------------------------------------------------------------------------
+
+
+def _path(source: str | Path) -> Path:
+    return source if isinstance(source, Path) else Path(str(files("companion") / "records" / f"{source}.jsonl"))
+
+
+def load(source: str | Path) -> pd.DataFrame:
+    """Records of a study, as `companion.runs.read_records` has them; no row if there is no such file."""
+    path = _path(source)
+    return read_records(path) if path.is_file() else pd.DataFrame()
+
+
+def final(records: pd.DataFrame, setting: Mapping[str, object] = SETTING) -> pd.Series:
+    """`companion.study_tables.scores_of_setting`, of the study's own setting if none is named."""
+    return scores_of_setting(records, setting)
+
+
+def study_tasks(scores: pd.Series) -> list[str]:
+    """The planned tasks, then all others that have a final run."""
+    found = scores.index.unique("task") if len(scores) else []
+    return list(dict.fromkeys([*PLANNED, *(task for task in TASKS if task in found)]))
+
+
+def missing(scores: pd.Series, tasks: Iterable[str], methods: Sequence[str] = METHODS, seeds: int = SEEDS) -> str:
+    """What there is of the planned final runs, one line a task."""
+    counts = scores.groupby(["task", "method"]).size() if len(scores) else pd.Series(dtype=int)
+    lines = []
+    for task in tasks:
+        have = {method: int(counts.get((task, method), 0)) for method in methods}
+        found = ", ".join(f"{method} {count}" for method, count in have.items() if count)
+        gaps = [f"{method} {seeds - count}" for method, count in have.items() if count < seeds]
+        text = f"runs: {found}" if found else "no final run yet"
+        lines.append(f"{TASKS.get(task, task):6s} {text}" + (f"; missing: {', '.join(gaps)}" if found and gaps else ""))
+    return "\n".join(lines)
+
+
+# --- The study --------------------------------------------------------------------------------------------------------
+
+
+def tuning(
+    records: pd.DataFrame, setting: Mapping[str, object] = SETTING, source: str | Path | None = None
+) -> pd.DataFrame:
+    """Tuning scores by task and method, a column for each learning rate, then ``chosen`` and ``grid``.
+
+    ``grid`` is ``"incomplete"`` if runs of the first grid are missing, ``"open"`` if the best rate so far is the smallest
+    or the largest tried (one beyond might be better still, and `companion.glue_study.further_runs` goes on), else
+    ``"closed"``. A rate that diverged, known from the file `source`, has the score -inf.
+    """
+    found = of_setting(records, {**setting, "split": "tuning"})
+    if found.empty:
+        return pd.DataFrame(columns=["chosen", "grid"])
+    method = found["config.method"] + found["config.parameter"].map(lambda p: "" if pd.isna(p) else f":{p:g}")
+    rows = found.assign(task=found["config.task"], method=method, rate=found["config.learning_rate"].astype(float))
+    table = rows.pivot_table("metrics.score", ["task", "method"], "rate", aggfunc="last")
+    failures = failed_records(_path(source)) if source is not None and _path(source).is_file() else []
+    for config in (record["config"] for record in failures if record["config"].get("split") == "tuning"):
+        pair, rate = (config["task"], config["method"]), config["learning_rate"]
+        if pair in table.index and all(config.get(key) == value for key, value in setting.items()):
+            table.loc[pair, rate] = -np.inf
+    table = table[sorted(table)]
+    tasks, methods = (list(table.index.unique(level)) for level in ("task", "method"))
+    runs, known = tuning_runs(tasks, methods, setting), {*found["key"], *(key_of(r["config"]) for r in failures)}
+    while more := [run for run in further_runs(found, runs, failures) if key_of(run) in known]:
+        runs += more
+    chosen = chosen_rates(found, runs, failures)
+    grid = {pair: _state(scores.dropna(), chosen.get(pair)) for pair, scores in table.iterrows()}
+    return table.assign(chosen=pd.Series(chosen, dtype=float), grid=pd.Series(grid, dtype=object))
+
+
+def _state(scores: pd.Series, chosen: float | None) -> str:
+    if chosen is None:
+        return "incomplete"
+    return "open" if len(scores) > 1 and chosen in (scores.index[0], scores.index[-1]) else "closed"
+
+
+def open_grids(table: pd.DataFrame) -> set[tuple[str, str]]:
+    """Task and method wherever the grid of learning rates is open."""
+    return set(table.index[table["grid"] == "open"]) if len(table) else set()
+
+
+def comparison(scores: pd.Series, reference: str = "uniform", margin: float = 0.5) -> pd.DataFrame:
+    """`companion.study_tables.compare_methods`; no row where nothing can be compared yet."""
+    try:
+        return compare_methods(scores, reference, margin)
+    except ValueError:
+        index = pd.MultiIndex.from_arrays([[], []], names=["task", "method"])
+        columns = ["n", "difference", "low", "high", "p", "p_holm", "d_z", "p_equivalent", "detectable"]
+        return pd.DataFrame(index=index, columns=columns)
+
+
+def table_3(
+    scores: pd.Series, printed: pd.DataFrame, tasks: Sequence[str], methods: Sequence[str] = METHODS
+) -> pd.DataFrame:
+    """Means with half their 95 % interval and the number of runs, as texts, beside P2's table 3; a dash is a gap."""
+    known = score_table(scores) if len(scores) else pd.DataFrame()
+    columns: dict[str, list[str]] = {}
+    for task in tasks:
+        name, ours, theirs = TASKS.get(task, task), [], []
+        for method in methods:
+            cell = known.loc[method, task] if method in known.index and task in known else {}
+            mean, half, runs = (cell.get(key, np.nan) for key in ("mean", "half", "runs"))
+            text = f"{mean:.1f}" + ("" if np.isnan(half) else f" ± {half:.1f}")
+            ours.append("-" if np.isnan(mean) else f"{text} ({runs:.0f})")
+            row = PRINTED_NAMES.get(method)
+            theirs.append(printed.loc[row, name] if row in printed.index and name in printed else "-")
+        columns |= {name: ours, f"P2 {name}": theirs}
+    return pd.DataFrame(columns, index=list(methods))
+
+
+def comparison_text(table: pd.DataFrame, reference: str = "uniform") -> str:
+    """Rows of a comparison in figures, and in words that follow from them."""
+    if table.empty:
+        return f"No method shares two seeds of a task with {reference} yet."
+    lines = [f"{'':17s}n  difference    95 % interval   Holm p   d_z  TOST p"]
+    for (task, method), row in table.iterrows():
+        lines.append(
+            f"{TASKS.get(task, task):6s} {method:9s}{row['n']:2.0f}  {row['difference']:+10.2f}"
+            f"  [{row['low']:+6.2f}, {row['high']:+6.2f}]  {row['p_holm']:7.3f} {row['d_z']:+5.1f}  {row['p_equivalent']:6.3f}"
+        )
+        lines.append(f"{'':18s}{in_words(row, reference)}")
+    return "\n".join(lines)
+
+
+def same_ranks(
+    records: pd.DataFrame, task: str, first: str, second: str, setting: Mapping[str, object] = SETTING
+) -> tuple[int, int]:
+    """In how many seeds two methods chose the same ranks, and how many have both."""
+    found = of_setting(records, {**setting, "task": task, "split": "validation"})
+    if found.empty:
+        return 0, 0
+    ranks = {m: dict(zip(r["config.seed"], r["metrics.ranks"], strict=True)) for m, r in found.groupby("config.method")}
+    seeds = set(ranks.get(first, {})) & set(ranks.get(second, {}))
+    return sum(ranks[first][seed] == ranks[second][seed] for seed in seeds), len(seeds)
+
+
+def power(effect: float, spread: float, n: int, one_tailed: bool = False, level: float = 0.05) -> float:
+    """Probability that a paired t test of n differences with this standard deviation finds a mean of `effect`."""
+    critical, shift = stats.t.ppf(1 - level / (1 if one_tailed else 2), n - 1), effect / spread * np.sqrt(n)
+    other = 0.0 if one_tailed else np.nan_to_num(stats.nct.cdf(-critical, n - 1, shift))
+    return float(stats.nct.sf(critical, n - 1, shift) + other)
+
+
+def tuning_text(table: pd.DataFrame) -> str:
+    """The tuning scores as they are printed: one decimal, rates in full."""
+    if table.empty:
+        return "No tuning run is recorded yet."
+    shown = table.rename(columns=lambda c: f"{c:g}" if isinstance(c, float) else c)
+    chosen = {"chosen": lambda rate: "-" if np.isnan(rate) else f"{rate:g}"}
+    return shown.to_string(na_rep="-", float_format=lambda x: f"{x:.1f}", formatters=chosen)
+
+
+def in_words(row: pd.Series, reference: str = "uniform", level: float = 0.05) -> str:
+    """What one row of a comparison says: a sentence whose words follow from the numbers."""
+    if row["p_holm"] < level:
+        little = ", by less than half a point" if row["p_equivalent"] < level else ""
+        return f"{'above' if row['difference'] > 0 else 'below'} {reference}{little}"
+    if row["p_equivalent"] < level:
+        return f"the same as {reference} up to half a point"
+    return f"not told apart from {reference}; {row['n']:.0f} seeds would show {row['detectable']:.1f}"
+
+
+def printed_difference(table: pd.DataFrame, task: str, method: str, reference: str = "uniform") -> float | None:
+    """Difference of two methods in P2's table 3 (`companion.book.audit.PRINTED`), in points; None if it has no such row."""
+    names = [PRINTED_NAMES.get(name) for name in (method, reference)]
+    if None in names:
+        return None
+    first, second = (float(table.loc[name, TASKS.get(task, task)]) for name in names)
+    return first - second
+
+
+def average(
+    scores: pd.Series,
+    method: str,
+    reference: str,
+    tasks: Sequence[str] | None = None,
+    least_tasks: int = LEAST_TASKS,
+    skip: Iterable[tuple[str, str]] = (),
+) -> tuple[float, float]:
+    """Mean difference over tasks and half its 95 % interval over the seeds, as in P2's own tests.
+
+    A task counts that has three seeds or more of both methods, and no open grid among `skip`; of the tasks that count,
+    each seed's differences are averaged, and Student's interval is that of these averages over the seeds they share.
+
+    Returns
+    -------
+    (float, float)
+        NaN where too few tasks or seeds are recorded.
+    """
+    nothing, skip = (np.nan, np.nan), set(skip)
+    if scores.empty or not {method, reference} <= set(scores.index.unique("method")):
+        return nothing
+    wide = scores.unstack("method")[[method, reference]].dropna()
+    difference = (wide[method] - wide[reference]).unstack("task")
+    wanted = difference.columns if tasks is None else [task for task in tasks if task in difference]
+    usable = [t for t in wanted if difference[t].notna().sum() >= LEAST_SEEDS and not skip & {(t, method), (t, reference)}]
+    if len(usable) < least_tasks:
+        return nothing
+    by_seed = difference[usable].dropna().mean(axis=1)
+    if len(by_seed) < LEAST_SEEDS:
+        return nothing
+    found = compare(by_seed, np.zeros(len(by_seed)))
+    return found.difference, found.high - found.difference
+
+
+def scores_as(methods: Mapping[str, tuple[pd.Series, str]]) -> pd.Series:
+    """Scores under other names: of each series the runs of one method, so that two settings can be compared."""
+    parts = []
+    for name, (scores, method) in methods.items():
+        rows = scores[scores.index.get_level_values("method") == method]
+        parts.append(rows.rename(index={method: name}, level="method"))
+    return pd.concat(parts)
+
+
+def by_budget(records: pd.DataFrame, ranks: Iterable[int] = (1, 2, 4, 8, 16), least_tasks: int = LEAST_TASKS) -> pd.DataFrame:
+    """Difference of the gap rule from uniform ranks at every budget that is recorded (P2 figure 6b); rows by rank."""
+    rows = {rank: average(final(records, SETTING | {"rank": rank}), "gap", "uniform", least_tasks=least_tasks) for rank in ranks}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["difference", "error"]).dropna()
+
+
+def one_percent(records: pd.DataFrame) -> pd.DataFrame:
+    """By task: best mean score of uniform r = 4, 8, 16 over that of full fine-tuning; rows where all four are recorded."""
+    full = final(records)
+    means = {"full": full[full.index.get_level_values("method") == "full"].groupby("task").mean()}
+    for rank in (4, 8, 16):
+        scores = final(records, SETTING | {"rank": rank})
+        means[rank] = scores[scores.index.get_level_values("method") == "uniform"].groupby("task").mean()
+    table = pd.DataFrame(means, dtype=float).dropna()
+    return table.assign(share=table[[4, 8, 16]].max(axis=1) / table["full"] if len(table) else [])
+
+
+def cost_ratio(records: pd.DataFrame, setting: Mapping[str, object] = SETTING) -> tuple[float, float, float] | None:
+    """What an example costs in the choice of ranks over what it costs in training: middle, low and high.
+
+    Choosing takes what spectral methods need beyond uniform ranks (both warm up the head). Low and high come from the
+    fastest runs, which a busy machine disturbed least, and from the medians, and 1 (a pass is a pass) is inside. None
+    without runs of both kinds.
+    """
+    found = of_setting(records, setting)
+    if found.empty:
+        return None
+    own = found[found["same_as"].isna()] if "same_as" in found else found
+    trained = own[own["metrics.training"].astype(float) > 0]
+    chosen, plain = (found[found["config.method"].isin(m)] for m in (("gap", "floor", "permuted"), ("uniform",)))
+    if chosen.empty or plain.empty or trained.empty:
+        return None
+    ratios = []
+    for middle in ("min", "median"):
+        extra = chosen["metrics.choosing"].agg(middle) - plain["metrics.choosing"].agg(middle)
+        training = trained[trained["config.method"] == "uniform"]["metrics.training"].agg(middle)
+        ratios.append(extra / setting["calibration"] / (training / (setting["examples"] * setting["epochs"])))
+    return float(np.mean(ratios)), float(min(*ratios, 1)), float(max(*ratios, 1))
+
+
+# --- Where the truth is known -----------------------------------------------------------------------------------------
+
+
+def leaderboard(records: pd.DataFrame) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
+    """Rules on planted ranks in all matrices, and in one at a time; None where nothing is recorded."""
+    together, alone = of_setting(records, PLANTED), of_setting(records, {**_but(PLANTED, "planted"), "steps": 0})
+    if len(alone):
+        alone = alone[alone["config.planted"].notna()]
+    return planted_table(together) if len(together) else None, alone_table(alone) if len(alone) else None
+
+
+def _but(setting: Mapping[str, object], key: str) -> dict[str, object]:
+    return {name: value for name, value in setting.items() if name != key}
+
+
+def oracle_values(records: pd.DataFrame) -> pd.DataFrame | None:
+    """`companion.truth_tables.marginal_values`; None until one seed is complete."""
+    try:
+        return marginal_values(records) if len(records) else None
+    except ValueError:
+        return None
+
+
+def greedy(gains: Mapping[str, Sequence[float]], costs: Mapping[str, int], budget: int) -> tuple[dict[str, int], float]:
+    """Ranks by gain per parameter until one does not fit, and the gain of that first rejected direction (0: none)."""
+    offers = sorted(((-gain / costs[name], place, gain, name) for name, row in gains.items() for place, gain in enumerate(row)))
+    ranks, left = dict.fromkeys(gains, 0), budget
+    for _, _, gain, name in offers:
+        if costs[name] > left:
+            return ranks, float(gain)
+        ranks[name], left = ranks[name] + 1, left - costs[name]
+    return ranks, 0.0
+
+
+def within(value: float, low: float, high: float, words: tuple[str, str, str]) -> str:
+    """The first of three texts if an interval lies above `value`, the second if below, the third if it holds it."""
+    return words[0] if low > value else words[1] if high < value else words[2]
