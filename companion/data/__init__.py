@@ -1,7 +1,8 @@
-"""Data sets by name or folder, models and tokenizers by name; importing this loads neither torch nor transformers."""
+"""Data sets of texts and images by name or folder, models and tokenizers by name; importing this loads neither torch nor transformers."""
 
 from .errors import DataIntegrityError, DataUnavailableError
 from .frames import load_task, sample, task_of
+from .images import load_images, make_image_dataloader
 from .loader import make_dataloader
 from .models import load_model, load_tokenizer
 from .tasks import TASKS, FileSpec, Task
@@ -12,10 +13,12 @@ __all__ = [
     "DataUnavailableError",
     "FileSpec",
     "Task",
+    "load_images",
     "load_model",
     "load_task",
     "load_tokenizer",
     "make_dataloader",
+    "make_image_dataloader",
     "sample",
     "task_of",
 ]
