@@ -1,13 +1,14 @@
 """Pre-training of the book's small vision transformer on classes 0 to 49 of CIFAR-100, in as many sittings as it takes.
 
-``python -m companion.book.pretrain_vit OUT --minutes N`` trains for N minutes and stops; the same command goes on where the
-last one stopped, or was killed, and a run in many pieces gives the same weights, to the last bit, as one that nothing
+``python -m companion.book.pretrain_vit OUT --minutes N`` trains for N minutes and stops; the same command goes on where
+the last one stopped, or was killed, and a run in many pieces gives the same weights, to the last bit, as one that nothing
 disturbed (with the same number of threads, on the same kind of machine): everything random is drawn from the seed, the
-epoch and the step. ``OUT/checkpoint.safetensors`` holds weights, moments and progress, in one file that is written beside
-the old one and then renamed; ``OUT/log.jsonl`` has one line an epoch. After the last epoch the weights go to
+epoch and the step. ``OUT/checkpoint.safetensors`` holds weights, moments and progress, in one file that is written
+beside the old one and then renamed; ``OUT/log.jsonl`` has one line an epoch. After the last epoch the weights go to
 ``OUT/vit-cifar50`` in half precision, with ``record.json`` beside them.
 
-The test images of these classes are looked at for the log only: the weights of the last epoch are exported, whatever it says.
+The test images of these classes are looked at for the log only: the weights of the last epoch are exported, whatever it
+says.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from companion.data import load_images
 from companion.data.hub import sha256_of
-from companion.data.images import arrays, augmented, normalised
+from companion.data.image_batches import arrays, augmented, normalised
 from companion.runs import provenance
 
 CLASSES = range(50)
@@ -71,7 +72,8 @@ class Progress:
     seconds : float
         Time spent on these steps.
     history : list of dict
-        One entry an epoch: `epoch` (from 1), `loss` (mean), `accuracy` (of the test images), `seconds`, `images_per_second`.
+        One entry an epoch: `epoch` (from 1), `loss` (mean), `accuracy` (of the test images), `seconds` and
+        `images_per_second`.
     """
 
     epoch: int = 0
@@ -302,7 +304,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     train, test = (load_images("cifar100", split, CLASSES) for split in ("train", "test"))
     if (len(train), len(test)) != (500 * len(CLASSES), 100 * len(CLASSES)):
-        raise SystemExit(f"CIFAR-100 has 500 and 100 images of each class; these files have {len(train)} and {len(test)}")
+        raise SystemExit(f"CIFAR-100 has 500 and 100 images of a class; these files have {len(train)} and {len(test)}")
     history = pretrain(options.out, train, test, SETTING | {"epochs": options.epochs}, options.minutes)
     print(f"{len(history)} of {options.epochs} epochs are done")
 

@@ -1,8 +1,9 @@
-"""Data sets of texts and images by name or folder, models and tokenizers by name; importing this loads neither torch nor transformers."""
+"""Data sets by name or folder, models and tokenizers by name; importing this loads neither torch nor transformers."""
 
 from .errors import DataIntegrityError, DataUnavailableError
 from .frames import load_task, sample, task_of
-from .images import load_images, make_image_dataloader
+from .image_batches import make_image_dataloader
+from .images import load_images
 from .loader import make_dataloader
 from .models import load_model, load_tokenizer
 from .tasks import TASKS, FileSpec, Task

@@ -68,7 +68,7 @@ def load_folder(folder: Path, split: str) -> pd.DataFrame:
 
 
 def load_image_folder(folder: Path, split: str, known: Collection[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Load one split of a folder of images, not yet decoded: the column `image` holds bytes; and the names of the classes."""
+    """Load one split of a folder of images, not yet decoded, so that `image` holds bytes; and the names of the classes."""
     frame, schema = _load(folder, split, "images", known)
     return frame.rename(columns={schema.columns[0]: "image"}), schema.label_names
 

@@ -112,7 +112,7 @@ def sample(frame: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
     Parameters
     ----------
     frame : pandas.DataFrame, shape (rows, columns)
-        Where to draw from.
+        Where to draw from, texts or images.
     n : int
         Number of rows, 1 to `rows`.
     seed : int

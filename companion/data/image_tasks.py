@@ -86,8 +86,12 @@ _FASHION_MNIST_MINI = ImageTask(
         "t-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
     ),
     splits={
-        "train": FileSpec("fashion-mnist-mini/train.parquet", 2000, "db98ae48c8a209b5f462cf933bd533af244563dc613f5ab8308a86f8e93766de"),
-        "test": FileSpec("fashion-mnist-mini/test.parquet", 1000, "2a39d35f8a99481006ec9f68c71631f5a7a22b47a524b3ba4499829db0e1ac3e"),
+        "train": FileSpec(
+            "fashion-mnist-mini/train.parquet", 2000, "db98ae48c8a209b5f462cf933bd533af244563dc613f5ab8308a86f8e93766de"
+        ),
+        "test": FileSpec(
+            "fashion-mnist-mini/test.parquet", 1000, "2a39d35f8a99481006ec9f68c71631f5a7a22b47a524b3ba4499829db0e1ac3e"
+        ),
     },
     bundled=True,
     attribution="sample of Fashion-MNIST (Xiao et al., 2017), MIT licence",

@@ -1,4 +1,5 @@
-"""The files of known data sets: where they lie (in the package, in the user's folder, on the hub), and whether they are right."""
+"""The files of known data sets: where they lie (in the package, in the user's folder, on the hub), and whether they are
+those that the tables describe."""
 
 import os
 from collections.abc import Callable, Mapping

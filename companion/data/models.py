@@ -54,8 +54,8 @@ def load_model(name: str | os.PathLike, n_labels: int = 2, seed: int = 0) -> "Pr
     Parameters
     ----------
     name : str or path
-        ``"minilm"`` (the installed all-MiniLM-L6-v2, 22.7M parameters), ``"vit-cifar50"`` (the bundled ViT, trained on classes
-        0 to 49 of CIFAR-100, 2.7M parameters), a folder with ``config.json`` and ``*.safetensors``, or a hub name:
+        ``"minilm"`` (the installed all-MiniLM-L6-v2, 22.7M parameters), ``"vit-cifar50"`` (the bundled ViT, trained on
+        classes 0 to 49 of CIFAR-100, 2.7M parameters), a folder with ``config.json`` and ``*.safetensors``, or a hub name:
         ``"owner/name"``, ``"owner/name@revision"``, or a bare name such as ``"bert-base-uncased"`` or
         ``"vit-base-patch16-224-in21k"``. A model that classifies images gets batches of `make_image_dataloader`.
     n_labels : int

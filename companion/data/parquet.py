@@ -24,8 +24,8 @@ _LABELS = ("strings", "integers", "real numbers")
 
 
 def kind_of(arrow_type: pa.DataType) -> str | None:
-    """What a column holds: "strings", "integers" (also booleans), "real numbers", "images" (the bytes of image files, also as
-    the hub has them, beside a path), or None for anything else."""
+    """What a column holds: "strings", "integers" (also booleans), "real numbers", "images" (the bytes of image files,
+    alone or in structs beside a path), or None for anything else."""
     value = arrow_type.value_type if pa.types.is_dictionary(arrow_type) else arrow_type
     if pa.types.is_string(value) or pa.types.is_large_string(value) or str(value) == "string_view":
         return "strings"
@@ -59,8 +59,8 @@ def image_column(path: Path) -> str:
     images = [field.name for field in schema if kind_of(field.type) == "images"]
     if len(images) != 1:
         raise DataIntegrityError(
-            f"{path} has {len(images) or 'no'} columns of images; accepted is one, of the bytes of image files or of structs "
-            f"with a field 'bytes'; the columns are {_described(schema)}"
+            f"{path} has {len(images) or 'no'} columns of images; accepted is one, of the bytes of image files "
+            f"or of structs with a field 'bytes'; the columns are {_described(schema)}"
         )
     return images[0]
 
@@ -93,7 +93,7 @@ def read_columns(
     -------
     pyarrow.Table, shape (rows, columns)
         At least one row and no nulls in the columns `names`, then `label` and `idx`. Strings are of type large_string,
-        images of type large_binary, labels of type large_string, bool, int64 or float64, none of them dictionary-encoded.
+        images large_binary, labels large_string, bool, int64 or float64, none of them dictionary-encoded.
 
     Raises
     ------
