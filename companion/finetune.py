@@ -41,7 +41,8 @@ def finetune(
     model : nn.Module
         A transformers or PEFT model; trained in place and left in eval mode.
     dataloader : DataLoader
-        From `companion.data.make_dataloader`, with its seed: batches are taken as it gives them.
+        From `companion.data.make_dataloader` (texts) or `make_image_dataloader`, with its seed: batches are taken as
+        it gives them.
     epochs : int
         Passes over the examples.
     learning_rate : float
@@ -133,7 +134,7 @@ def evaluate(model: nn.Module, dataloader: "DataLoader", task: str = "") -> dict
     dataloader : DataLoader
         Dict batches with ``labels``.
     task : str
-        As for `companion.metrics.task_metrics`; by default accuracy (classification) or Spearman correlation (regression).
+        As for `companion.metrics.task_metrics`; by default accuracy (classification, images too) or Spearman correlation (regression).
 
     Returns
     -------

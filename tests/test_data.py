@@ -97,10 +97,10 @@ def test_bundled_files_are_small():
 
 
 def test_tampered_asset_is_refused(tmp_path, monkeypatch):
-    from companion.data import frames
+    from companion.data import known
 
-    shutil.copytree(str(frames.ASSETS), tmp_path / "assets")
-    monkeypatch.setattr(frames, "ASSETS", tmp_path / "assets")
+    shutil.copytree(str(known.ASSETS), tmp_path / "assets")
+    monkeypatch.setattr(known, "ASSETS", tmp_path / "assets")
     path = tmp_path / "assets" / "stsb-mini" / "train.parquet"
     assert len(load_task("stsb-mini")) == 2000
     frame = pd.read_parquet(path)

@@ -1,8 +1,9 @@
-"""A task of the user's own: a folder with one Parquet file, or several shards, for each split."""
+"""A task of the user's own, texts or images: a folder with one Parquet file, or several shards, for each split."""
 
 import hashlib
 import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 
 from .errors import DataIntegrityError, DataUnavailableError
 from .hub import sha256_of
-from .parquet import kind_of, listed, read_columns, row_count, text_columns
+from .parquet import image_column, kind_of, listed, read_columns, row_count, text_columns
 from .tasks import TASKS, FileSpec, Task
 
 LAYOUT = "train.parquet, or shards such as train-00000-of-00001.parquet; other splits likewise"
@@ -31,8 +32,8 @@ class Schema:
 
     Attributes
     ----------
-    text_columns : tuple of str
-        One or two, in the order of the file.
+    columns : tuple of str
+        One or two of texts, in the order of the file, or one of images.
     kind : str
         ``"integers"``, ``"strings"`` or ``"real numbers"``: what `label` holds.
     label_names : tuple of str
@@ -41,19 +42,19 @@ class Schema:
         Smallest and largest real number; (0, 0) for classes.
     """
 
-    text_columns: tuple[str, ...]
+    columns: tuple[str, ...]
     kind: str
     label_names: tuple[str, ...] = ()
     score_range: tuple[float, float] = (0.0, 0.0)
 
 
-def folder_of(name: str | os.PathLike) -> Path | None:
-    """Return the folder that `name` means (it need not exist), None when it can only be the name of a task."""
+def folder_of(name: str | os.PathLike, known: Collection[str] = TASKS) -> Path | None:
+    """Return the folder that `name` means (it need not exist), None when it can only be one of the `known` names."""
     if isinstance(name, FolderName):
         raise ValueError(f"name is {name!r}, which a folder was loaded under; give the path of the folder")
     if isinstance(name, os.PathLike):
         return Path(os.path.expanduser(os.fsdecode(name)))
-    if not isinstance(name, str) or name in TASKS:
+    if not isinstance(name, str) or name in known:
         return None
     path = os.path.expanduser(name)
     separators = (os.sep, os.altsep or os.sep)
@@ -61,14 +62,25 @@ def folder_of(name: str | os.PathLike) -> Path | None:
 
 
 def load_folder(folder: Path, split: str) -> pd.DataFrame:
-    """Load one split of a folder; as `load_task`."""
-    splits = _splits(folder)
+    """Load one split of a folder of texts; as `load_task`."""
+    frame, _ = _load(folder, split, "strings", TASKS)
+    return frame
+
+
+def load_image_folder(folder: Path, split: str, known: Collection[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Load one split of a folder of images, not yet decoded, so that `image` holds bytes; and the names of the classes."""
+    frame, schema = _load(folder, split, "images", known)
+    return frame.rename(columns={schema.columns[0]: "image"}), schema.label_names
+
+
+def _load(folder: Path, split: str, content: str, known: Collection[str]) -> tuple[pd.DataFrame, Schema]:
+    splits = _splits(folder, known)
     name = _name_of(folder)
     if split not in splits:
         raise ValueError(f"task {name!r} has no split {split!r}; it has {', '.join(splits)} (files in {folder})")
-    schema = _schema(folder, splits)
+    schema = _schema(folder, splits, content)
     shards = _shards(folder, split, splits[split])
-    table = read_columns(shards, schema.text_columns, idx=True)
+    table = read_columns(shards, schema.columns, content, idx=content == "strings")
     frame = table.to_pandas(ignore_metadata=True)
     frame["label"] = _labels(table["label"], schema, f"{folder}, split {split!r}")
     frame.attrs = {
@@ -79,17 +91,17 @@ def load_folder(folder: Path, split: str) -> pd.DataFrame:
         "sha256": _digest(shards),
         "subset": False,
     }
-    return frame
+    return frame, schema
 
 
 def folder_task(folder: Path) -> Task:
     """Describe a folder; as `task_of`."""
-    splits = _splits(folder)
-    schema = _schema(folder, splits)
+    splits = _splits(folder, TASKS)
+    schema = _schema(folder, splits, "strings")
     files = {split: _shards(folder, split, shards) for split, shards in splits.items()}
     return Task(
         name=_name_of(folder),
-        text_columns=schema.text_columns,
+        text_columns=schema.columns,
         n_labels=max(len(schema.label_names), 1),
         label_names=schema.label_names,
         splits={split: _file_spec(split, shards) for split, shards in files.items()},
@@ -106,12 +118,12 @@ def _name_of(folder: Path) -> FolderName:
     return FolderName(name or folder.resolve().name or "folder")
 
 
-def _splits(folder: Path) -> dict[str, list[Path]]:
+def _splits(folder: Path, known: Collection[str]) -> dict[str, list[Path]]:
     """The files of each split, train and validation first; DataUnavailableError when there is no train split."""
     if not os.path.isdir(folder):
         raise DataUnavailableError(
             f"name is {os.fspath(folder)!r}, which is not an existing folder; "
-            f"accepted are a folder that holds {LAYOUT}, and the names {', '.join(TASKS)}"
+            f"accepted are a folder that holds {LAYOUT}, and the names {', '.join(known)}"
         )
     try:
         entries = sorted(folder.iterdir())
@@ -157,16 +169,17 @@ def _file_spec(split: str, shards: list[Path]) -> FileSpec:
     return FileSpec(path, sum(row_count(shard) for shard in shards), _digest(shards))
 
 
-def _schema(folder: Path, splits: dict[str, list[Path]]) -> Schema:
-    """Read text columns and classes off the train split; only its column `label` is read."""
+def _schema(folder: Path, splits: dict[str, list[Path]], content: str) -> Schema:
+    """Read columns of strings or images, and classes, off the train split; only its column `label` is read."""
     shards = _shards(folder, "train", splits["train"])
-    texts = text_columns(next((shard for shard in shards if row_count(shard)), shards[0]))
-    label = read_columns(shards, texts=())["label"]
+    first = next((shard for shard in shards if row_count(shard)), shards[0])
+    columns = text_columns(first) if content == "strings" else (image_column(first),)
+    label = read_columns(shards, names=())["label"]
     kind = kind_of(label.type)
     where = f"{folder}, split 'train'"
     if kind == "real numbers":
         scores = _finite_scores(label, where)
-        return Schema(texts, kind, score_range=(float(scores.min()), float(scores.max())))
+        return Schema(columns, kind, score_range=(float(scores.min()), float(scores.max())))
     classes = sorted(pc.unique(label).to_pylist())
     names = tuple(map(str, classes))  # of booleans "False" and "True"
     if kind == "integers":
@@ -176,7 +189,7 @@ def _schema(folder: Path, splits: dict[str, list[Path]]) -> Schema:
             f"{where}: column 'label' is {names[0]!r} in every row; at least two classes are needed "
             "(real numbers of a floating-point type make a regression)"
         )
-    return Schema(texts, kind, names)
+    return Schema(columns, kind, names)
 
 
 def _check_classes(classes: list[int], where: str) -> None:

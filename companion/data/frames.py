@@ -1,18 +1,16 @@
 """Data sets by name (bundled with the package, in the user's folder, or on the hub) or folder: `load_task`."""
 
 import os
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from .errors import DataIntegrityError, DataUnavailableError
+from .errors import DataIntegrityError
 from .folder import folder_of, folder_task, load_folder
-from .hub import fetch, forget, sha256_of
-from .tasks import TASKS, FileSpec, Task
-
-ASSETS = files("companion") / "assets"
+from .image_tasks import IMAGE_TASKS
+from .known import load_known
+from .tasks import TASKS, Task
 
 
 def load_task(name: str | os.PathLike, split: str = "train") -> pd.DataFrame:
@@ -114,7 +112,7 @@ def sample(frame: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
     Parameters
     ----------
     frame : pandas.DataFrame, shape (rows, columns)
-        Where to draw from.
+        Where to draw from, texts or images.
     n : int
         Number of rows, 1 to `rows`.
     seed : int
@@ -144,83 +142,18 @@ def sample(frame: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
 
 def _load_known(name: str, split: str) -> pd.DataFrame:
     task = _known_task(name)
-    spec = _known_split(task, split)
-    source, path = _locate(task, split, spec)
-    digest = sha256_of(path)
-    try:
-        if source != "folder" and digest != spec.sha256:
-            raise DataIntegrityError(f"{path}: SHA-256 is {digest}, expected {spec.sha256} for {name}/{split}")
-        frame = _read(path, task)
-        if source != "folder" and len(frame) != spec.rows:
-            raise DataIntegrityError(f"{path}: {len(frame)} rows, expected {spec.rows} for {name}/{split}")
-    except DataIntegrityError:
-        if source == "hub":
-            forget(path)  # so that the next call downloads it afresh
-        raise
-    frame.attrs = {
-        "task": name,
-        "split": split,
-        "source": source,
-        "rows": len(frame),
-        "sha256": digest,
-        "subset": task.bundled or len(frame) != spec.rows,
-    }
-    return frame
+    return load_known(TASKS, name, split, lambda path: _read(path, task))
 
 
 def _known_task(name: str) -> Task:
     if name not in TASKS:
+        if name in IMAGE_TASKS:
+            raise ValueError(f"task {name!r} holds images; `load_images` loads it, known here are {', '.join(TASKS)}")
         raise ValueError(
             f"unknown task {name!r}; known are {', '.join(TASKS)}; "
             "the path of a folder with train.parquet is accepted too (as in './mine', or an existing folder)"
         )
     return TASKS[name]
-
-
-def _known_split(task: Task, split: str) -> FileSpec:
-    if split not in task.splits:
-        raise ValueError(f"task {task.name!r} has no split {split!r}; it has {', '.join(task.splits)}")
-    return task.splits[split]
-
-
-def _locate(task: Task, split: str, spec: FileSpec) -> tuple[str, Path]:
-    """Find the file: ("bundled" | "folder" | "hub", path)."""
-    if task.bundled:
-        return "bundled", _bundled_file(spec)
-    folder = os.environ.get("COMPANION_DATA_DIR")
-    if folder:
-        root = Path(folder).expanduser()
-        if not root.is_dir():
-            raise DataUnavailableError(
-                f"COMPANION_DATA_DIR is {folder!r}, which is not a folder; "
-                f"set it to a folder that holds glue/{spec.path}, or unset it"
-            )
-        path = root / "glue" / spec.path
-        if path.is_file():
-            return "folder", path
-    try:
-        return "hub", fetch(task.repo, spec.path, task.revision, repo_type="dataset")
-    except DataUnavailableError as error:
-        raise DataUnavailableError(_unavailable(task, split, spec, error)) from error
-
-
-def _bundled_file(spec: FileSpec) -> Path:
-    path = Path(str(ASSETS)) / spec.path
-    if not path.is_file():
-        raise DataUnavailableError(f"{path} is missing from the installed package; reinstall spectral-lora-companion")
-    return path
-
-
-def _unavailable(task: Task, split: str, spec: FileSpec, error: Exception) -> str:
-    folder = os.environ.get("COMPANION_DATA_DIR")
-    state = f"it is {folder!r} and lacks that file" if folder else "it is not set"
-    bundled = [name for name, known in TASKS.items() if known.bundled]
-    return (
-        f"task {task.name!r}, split {split!r} is not available: {error}\n"
-        f"Options: set COMPANION_DATA_DIR to a folder that holds glue/{spec.path} ({state}); "
-        f"use a bundled subset ({', '.join(bundled)}); or connect to the hub "
-        f"(data set {task.repo}; HF_ENDPOINT names a mirror, HF_HUB_OFFLINE must not be 1)."
-    )
 
 
 def _read(path: Path, task: Task) -> pd.DataFrame:

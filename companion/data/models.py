@@ -1,4 +1,4 @@
-"""Models and tokenizers by name: MiniLM as an installed package, a local folder, or the hub."""
+"""Models and tokenizers by name: the bundled ViT, MiniLM as an installed package, a local folder, or the hub."""
 
 import os
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ def load_tokenizer(name: str | os.PathLike) -> "PreTrainedTokenizerBase":
 
 
 def load_model(name: str | os.PathLike, n_labels: int = 2, seed: int = 0) -> "PreTrainedModel":
-    """Load a pretrained encoder with a new classification head.
+    """Load a pretrained encoder of texts or images with a new classification head.
 
     The head is drawn from `seed` alone (weights normal with the model's `initializer_range`, biases zero), whatever
     head the checkpoint has, and torch's global random state is left as it was.
@@ -54,8 +54,10 @@ def load_model(name: str | os.PathLike, n_labels: int = 2, seed: int = 0) -> "Pr
     Parameters
     ----------
     name : str or path
-        ``"minilm"`` (the installed all-MiniLM-L6-v2, 22.7M parameters), a folder with ``config.json`` and ``*.safetensors``,
-        or a hub name: ``"owner/name"``, ``"owner/name@revision"``, or a bare name such as ``"bert-base-uncased"``.
+        ``"minilm"`` (the installed all-MiniLM-L6-v2, 22.7M parameters), ``"vit-cifar50"`` (the bundled ViT, trained on
+        classes 0 to 49 of CIFAR-100, 2.7M parameters), a folder with ``config.json`` and ``*.safetensors``, or a hub name:
+        ``"owner/name"``, ``"owner/name@revision"``, or a bare name such as ``"bert-base-uncased"`` or
+        ``"vit-base-patch16-224-in21k"``. A model that classifies images gets batches of `make_image_dataloader`.
     n_labels : int
         Number of classes; 1 means regression (mean squared error).
     seed : int
@@ -83,7 +85,12 @@ def load_model(name: str | os.PathLike, n_labels: int = 2, seed: int = 0) -> "Pr
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import (
+        MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
+        AutoConfig,
+        AutoModelForImageClassification,
+        AutoModelForSequenceClassification,
+    )
 
     if n_labels < 1:
         raise ValueError(f"n_labels is {n_labels}; it must be 1 (regression) or the number of classes")
@@ -93,8 +100,10 @@ def load_model(name: str | os.PathLike, n_labels: int = 2, seed: int = 0) -> "Pr
     with _quiet_transformers(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # for a pooler that the checkpoint lacks
         config = AutoConfig.from_pretrained(folder, num_labels=n_labels, problem_type=problem, **local)
+        of_images = type(config) in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
+        auto = AutoModelForImageClassification if of_images else AutoModelForSequenceClassification
         try:
-            model, report = AutoModelForSequenceClassification.from_pretrained(
+            model, report = auto.from_pretrained(
                 folder,
                 config=config,
                 dtype=torch.float32,

