@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
-from torch import nn  # noqa: F401 - the examples need it
 
 from companion.allocation import allocate
 from companion.spectral_lora import to_lora_config
@@ -43,6 +42,7 @@ def adapter_spectra(model: PeftModel, adapter: str = "default") -> dict[str, np.
     Examples
     --------
     >>> from peft import LoraConfig, get_peft_model
+    >>> from torch import nn
     >>> model = get_peft_model(nn.Sequential(nn.Linear(4, 4)), LoraConfig(r=2, target_modules=["0"]))
     >>> adapter_spectra(model)["0"].tolist()
     [0.0, 0.0]
@@ -82,6 +82,7 @@ def truncate_adapter(
     Examples
     --------
     >>> from peft import LoraConfig, get_peft_model
+    >>> from torch import nn
     >>> config = LoraConfig(r=4, target_modules=["0"], init_lora_weights=False)
     >>> wide = get_peft_model(nn.Sequential(nn.Linear(6, 5, bias=False)), config)
     >>> truncate_adapter(wide, budget=2 * 11).base_model.model[0].r

@@ -8,13 +8,12 @@ from companion.oracle import oracle_runs
 from companion.planted_benchmark import LIGHT, SETTING
 from companion.scoring import LIGHT_RULES, load_rule, score
 from companion.study import read_records, run_study
-from test_planted_benchmark import lively_folder  # noqa: F401 - a fixture
 
 HALF = "def rule(spectrum):\n    s = spectrum.singular_values\n    return int((s > s[0] / 2).sum())\n"
 
 
 @pytest.fixture
-def small(lively_folder, monkeypatch):  # noqa: F811
+def small(lively_folder, monkeypatch):
     setting = LIGHT | {"model": lively_folder, "outputs": 4, "examples": 32, "test_examples": 16, "steps": 3}
     monkeypatch.setattr(scoring, "LIGHT", setting)
     return setting

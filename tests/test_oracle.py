@@ -12,11 +12,10 @@ from companion.oracle import RANKS, SETTING, oracle_runs, oracle_spectra, run, u
 from companion.runs import append_record
 from companion.study import read_records, run_study
 from companion.truth_tables import correlation, marginal_values
-from test_planted_benchmark import lively_folder  # noqa: F401 - a fixture
 
 
 @pytest.fixture
-def small(lively_folder):  # noqa: F811
+def small(lively_folder):
     return SETTING | {"model": lively_folder, "examples": 64, "calibration": 32, "epochs": 1, "precision": "fp32"}
 
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification
 
 from companion import data, leaderboard
 from companion.book.planted import planted_layer, spiked_examples
@@ -15,20 +14,6 @@ from companion.read_out import ReadOut, mean_loss, outputs_of, squared_error
 from companion.students import even_ranks, seeded_lora, student_loss
 from companion.study import read_records, run_study
 from companion.truth_tables import alone_table, planted_table
-
-
-@pytest.fixture(scope="session")
-def lively_folder(tmp_path_factory):
-    """A random BERT of the smallest size whose attention does something, with MiniLM's tokenizer."""
-    folder = tmp_path_factory.mktemp("lively-bert")
-    tokenizer = data.load_tokenizer("minilm")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-        config = BertConfig(vocab_size=len(tokenizer), initializer_range=0.2, **sizes)
-        BertForSequenceClassification(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture(scope="session")
