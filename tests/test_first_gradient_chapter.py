@@ -110,8 +110,8 @@ def test_level_of_the_group_is_exact_without_signal_and_an_upper_bound_with_it(k
 @pytest.mark.parametrize("kept", [3, 5])
 def test_level_of_random_flips_of_the_group_is_exact(kept):
     rng, size = np.random.default_rng(0), 20_000
-    noise = rng.standard_normal((size, 8, 12)) * np.geomspace(0.3, 3, 8)[:, None]  # uneven: an order of blocks that is not drawn
-    sums = figures.top((hadamard(8) @ noise).reshape(size, 8, 4, 3))
+    noise = rng.standard_normal((size, 8, 12)) * np.geomspace(0.3, 3, 8)[:, None]  # blocks of unequal noise
+    sums = simulations.top((hadamard(8) @ noise).reshape(size, 8, 4, 3))
     chosen = rng.permuted(np.tile(np.arange(1, 8), (size, 1)), axis=1)[:, :kept]
     above = sums[:, 0] > np.take_along_axis(sums, chosen, axis=1).max(axis=1)
     level = 1 / (kept + 1)
