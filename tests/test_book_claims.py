@@ -232,8 +232,22 @@ def test_rounding_flatters_no_verdict():
 
 
 def test_measurements_are_rounded_and_keep_their_intervals():
-    assert str(measured([1 / 3, 20000.4], 0.01)) == "0.3333 [0.3233, 0.3433], 20000"
+    assert str(measured([1 / 3, 20000.4], 0.01)) == "0.333 [0.323, 0.343], 20000"
     assert [str(measured(value)) for value in (4, 0, -2.5, 1e-7, 3e9)] == ["4", "0", "-2.5", "1e-07", "3e+09"]
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "shown"),
+    [(0.06784, 0.00427, "0.0678 [0.0636, 0.0721]"), (0.5, 0.05, "0.500 [0.450, 0.550]"), (1.2345, 0.5, "1.23 [0.73, 1.73]"),
+     (12.34, 0.006, "12.34 [12.33, 12.35]"), (23456, 1234, "23500 [22200, 24700]"), (0.001, 0.05, "0.001 [-0.049, 0.051]"),
+     (-0.0001, 0.25, "0.00 [-0.25, 0.25]"), (3.21e-7, 1.2e-8, "3.21e-07 [3.09e-07, 3.33e-07]"), (4, 0, "4"),
+     (0.99999, 0.02, "1.000 [0.980, 1.020]"), (98.5, 7.5, "98.5 [91.0, 106.0]"), (5, 1e-12, "5")],
+)  # fmt: skip
+def test_a_value_has_the_digits_that_its_error_allows(value, error, shown):
+    measurement = measured(value, error)
+    assert str(measurement) == shown
+    kept = claims.as_record(assess("P2-tab3-qnli", measurement))
+    assert str(claims.from_record(kept).printed) == shown
 
 
 def test_a_correction_needs_its_own_measurement():

@@ -107,6 +107,17 @@ def test_level_of_the_group_is_exact_without_signal_and_an_upper_bound_with_it(k
     assert np.mean(above) < 0.25 + error and (rank or np.mean(above) > 0.25 - error)
 
 
+@pytest.mark.parametrize("kept", [3, 5])
+def test_level_of_random_flips_of_the_group_is_exact(kept):
+    rng, size = np.random.default_rng(0), 20_000
+    noise = rng.standard_normal((size, 8, 12)) * np.geomspace(0.3, 3, 8)[:, None]  # blocks of unequal noise
+    sums = simulations.top((hadamard(8) @ noise).reshape(size, 8, 4, 3))
+    chosen = rng.permuted(np.tile(np.arange(1, 8), (size, 1)), axis=1)[:, :kept]
+    above = sums[:, 0] > np.take_along_axis(sums, chosen, axis=1).max(axis=1)
+    level = 1 / (kept + 1)
+    assert abs(np.mean(above) - level) < 4 * np.sqrt(level * (1 - level) / size)
+
+
 @untimed
 @given(seeds)
 def test_half_whitened_gradient_is_what_the_loss_weighs(seed):
@@ -219,7 +230,7 @@ def right_refit(x, y, signs, fit=True, degrees=True, whiten=True):
 RIGHT = {
     "examples": (checks.gradient_examples, (lambda s, v, shape: int(np.ceil(constant(shape) * max(shape) * (v / s) ** 2)),)),
     "cliff": (checks.gradient_cliff, (lambda s: 1 + 0.995 * np.arange(s)[::-1],)),
-    "level": (checks.gradient_level, (63, 64, 0)),
+    "level": (checks.gradient_level, (63, 64, 14)),
     "refit": (checks.gradient_refit, (right_refit,)),
 }
 WRONG = {
@@ -228,11 +239,12 @@ WRONG = {
     "cliff, too flat": (checks.gradient_cliff, (lambda s: np.ones(s),)),
     "cliff, too steep": (checks.gradient_cliff, (lambda s: 1 + 1.2 * np.arange(s)[::-1],)),
     "cliff, upside down": (checks.gradient_cliff, (lambda s: 1 + 0.995 * np.arange(s),)),
-    "level, no group": (checks.gradient_level, (49, 50, 0)),
-    "level, too small": (checks.gradient_level, (31, 32, 0)),
-    "level, too large": (checks.gradient_level, (127, 128, 0)),
-    "level, examples": (checks.gradient_level, (63, 8, 0)),
+    "level, no group": (checks.gradient_level, (49, 50, 14)),
+    "level, too small": (checks.gradient_level, (31, 32, 14)),
+    "level, too large": (checks.gradient_level, (127, 128, 14)),
+    "level, examples": (checks.gradient_level, (63, 8, 14)),
     "level, left out": (checks.gradient_level, (63, 64, 13)),
+    "level, none left out": (checks.gradient_level, (63, 64, 0)),
     "refit, not fitted": (checks.gradient_refit, (lambda x, y, e: right_refit(x, y, e, fit=False),)),
     "refit, scaled wrongly": (checks.gradient_refit, (lambda x, y, e: right_refit(x, y, e, degrees=False),)),
     "refit, not whitened": (checks.gradient_refit, (lambda x, y, e: right_refit(x, y, e, whiten=False),)),

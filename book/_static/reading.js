@@ -5,9 +5,11 @@
   // What may be wider than the column and then scrolls by itself.
   const SCROLLERS = [
     "pre", "div.math", "span.math", "mjx-container", "div.text_html", "div.pst-scrollable-table-container",
+    "figure[data-wide]",
   ].map((selector) => `.bd-article ${selector}`).join(", ");
   const KIND = { PRE: "Code or text", "MJX-CONTAINER": "Formula", SPAN: "Formula" };
   const SLACK = 4; // pixels by which the invisible part of a formula stands out
+  const WIDE = 700; // pixels from which a figure has panels side by side
 
   /* Whoever has no mouse scrolls with the arrow keys, which needs the focus: only what overflows gets it. */
   function markScroller(block) {
@@ -16,12 +18,17 @@
     if (scrolls && !block.hasAttribute("data-scrolls")) {
       block.setAttribute("data-scrolls", "");
       block.setAttribute("tabindex", "0");
+      if (block.tagName === "FIGURE") return; // has a role, and its caption for a name
       block.setAttribute("role", "group");
       block.setAttribute("aria-label", `${KIND[block.tagName] ?? "Table"}, wider than the page`);
     } else if (!scrolls && block.hasAttribute("data-scrolls")) {
       ["data-scrolls", "tabindex", "role", "aria-label"].forEach((name) => block.removeAttribute(name));
     }
   }
+
+  const markWideFigures = () => document.querySelectorAll(".bd-article figure img").forEach((picture) => {
+    if (picture.naturalWidth > WIDE) picture.closest("figure").setAttribute("data-wide", "");
+  });
 
   const resizes = new ResizeObserver((entries) => entries.forEach((entry) => markScroller(entry.target)));
   const watchScrollers = () => document.querySelectorAll(SCROLLERS).forEach((block) => {
@@ -72,6 +79,7 @@
     repairMenus();
   });
   window.addEventListener("load", () => {
+    markWideFigures();
     watchScrollers();
     window.MathJax?.startup?.promise?.then(watchScrollers);
   });

@@ -84,7 +84,8 @@ def drift_by_step(
     """
     ax = ax or plt.subplots(figsize=(6.4, 4.2))[1]
     for (name, values), (marker, colour) in zip(drifts.items(), MARKERS, strict=False):
-        ax.plot(sizes, values, marker, color=colour, ms=6, label=name)
+        hollow = {"ms": 9, "markerfacecolor": "none", "markeredgewidth": 1.6} if marker == "D" else {"ms": 6}
+        ax.plot(sizes, values, marker, color=colour, label=name, **hollow)
         if name in predicted:
             ax.plot(sizes, predicted[name], "--", color=colour, lw=1.4)
         else:

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 from numpy.typing import ArrayLike
+from scipy.stats import binomtest
 
 from companion.book.plotting import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
 
@@ -29,7 +30,7 @@ __all__ = [
 
 MODES = (BLUE, SKY, GREEN, ORANGE, VERMILLION)  # of the modes, by decreasing strength
 PALE = "#c9c9c9"
-TIME = "time t (1/λ)"
+TIME = "time t (1 / unit of λ)"
 FLOOR = 1e-6  # below the picture
 TOLERANCE = 0.001  # of the height of a panel: how far a thinned curve may be from the full one
 
@@ -166,7 +167,7 @@ def fitted_rates(strengths: ArrayLike, fitted: ArrayLike, ax: Axes | None = None
     ax.plot(grid, grid**2 / np.sqrt(2), "--", color=VERMILLION, label="λ²/√2 (eq. 4)")
     ax.plot(grid, grid / np.sqrt(2), "-.", color=ORANGE, label="λ/√2 (eq. 19)")
     ax.plot(np.broadcast_to(strengths, np.shape(fitted)).ravel(), np.ravel(fitted), "o", color="black", ms=4, label="fitted")
-    ax.set(xlabel="strength λ", ylabel="rate (λ)", xlim=(0, grid[-1]), ylim=(0, 3))
+    ax.set(xlabel="strength λ", ylabel="rate (unit of λ)", xlim=(0, grid[-1]), ylim=(0, 3))
     return ax
 
 
@@ -192,7 +193,7 @@ def half_times(measured: ArrayLike, predicted: Mapping[str, ArrayLike], ax: Axes
     styles = (("o", GREEN), ("^", PURPLE), ("s", VERMILLION), ("x", ORANGE), ("+", BLUE))
     for (name, values), (mark, colour) in reversed(list(zip(predicted.items(), styles, strict=False))):
         ax.plot(np.ravel(measured), np.ravel(values), mark, color=colour, ms=4.5, mew=1.3, label=name, ls="")
-    ax.set(xscale="log", yscale="log", xlabel="measured half-time (1/λ)", ylabel="predicted half-time (1/λ)")
+    ax.set(xscale="log", yscale="log", xlabel="measured half-time (1 / unit of λ)", ylabel="predicted half-time (1 / unit of λ)")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_ticks([0.5, 1, 2, 5, 10, 20, 50], ["0.5", "1", "2", "5", "10", "20", "50"])
         axis.set_minor_locator(NullLocator())
@@ -279,7 +280,7 @@ def order_shares(
     measured, predicted : mapping of float to array_like, shape (k,)
         By the ratio of the two strengths; points and lines.
     draws : int
-        Starts behind each point: bars are two standard errors of a share.
+        Starts behind each point: bars are Wilson's 95 % intervals of a share.
     ax : Axes, optional
         Where to draw; a new figure if not given.
 
@@ -292,8 +293,8 @@ def order_shares(
     for (ratio, shares), colour, mark in zip(measured.items(), (VERMILLION, ORANGE, GREEN, BLUE), "os^D", strict=False):
         ax.plot(scales, predicted[ratio], color=colour, lw=1.4)
         x, y = np.asarray(scales), np.asarray(shares)
-        error = 2 * np.sqrt(y * (1 - y) / draws)
-        ax.vlines(x, np.maximum(y - error, 0), y + error, color=colour, lw=1, alpha=0.6)
+        intervals = [binomtest(round(share * draws), draws).proportion_ci(method="wilson") for share in y]
+        ax.vlines(x, *np.transpose(intervals), color=colour, lw=1, alpha=0.6)
         ax.plot(x, y, mark, color=colour, ms=6, label=f"λ₂ = {ratio:g} λ₁", clip_on=False, zorder=3)
     ax.set(xscale="log", ylim=(0, 0.7), xlabel="scale of the start ε", ylabel="share of starts out of order")
     ax.xaxis.set_minor_locator(NullLocator())
@@ -362,7 +363,7 @@ def start_sizes(
         ax.plot(scales, shown, "--", color=colour, lw=1)
         ax.plot(scales, law[:, i], color=colour, lw=1.4)
         ax.plot(scales, measured[:, i], "o", color=colour, ms=4.5, label=f"λ = {strength:g}")
-    ax.set(xscale="log", yscale="log", xlabel="scale of the start ε", ylabel="half-time (1/λ)", ylim=(0.15, 120))
+    ax.set(xscale="log", yscale="log", xlabel="scale of the start ε", ylabel="half-time (1 / unit of λ)", ylim=(0.15, 120))
     ax.set_yticks([0.2, 1, 5, 20, 100], ["0.2", "1", "5", "20", "100"])
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_minor_locator(NullLocator())
@@ -391,7 +392,7 @@ def start_errors(scales: ArrayLike, errors: Mapping[str, ArrayLike], ax: Axes | 
         errors.items(), ((GREEN, "o-"), (VERMILLION, "^--")), strict=False
     ):
         ax.plot(scales, values, style, color=colour, ms=5, lw=1.4, label=name)
-    ax.set(xscale="log", yscale="log", xlabel="scale of the start ε", ylabel="largest error (λᵢ)")
+    ax.set(xscale="log", yscale="log", xlabel="scale of the start ε", ylabel="largest error (share of λᵢ)")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_minor_locator(NullLocator())
     return ax

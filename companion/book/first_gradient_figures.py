@@ -87,8 +87,9 @@ def worth_keeping(
         ax.plot(strengths, curve, color=colour, label=name)
         ax.plot(*points[name], "o", color=colour, ms=5)
         ax.plot(zeros[name], 0, "o", color="white", markeredgecolor=colour, markeredgewidth=2, ms=10, zorder=3)
+        offset = (-34, -17) if zeros[name] == min(zeros.values()) else (7, 8)  # clear of the other curves
         ax.annotate(
-            f"{zeros[name]:.2f}", (zeros[name], 0), (-34, -17), textcoords="offset points", color=colour, fontweight="bold"
+            f"{zeros[name]:.2f}", (zeros[name], 0), offset, textcoords="offset points", color=colour, fontweight="bold"
         )
     ax.set(xlim=(0, float(np.max(strengths))), xlabel=r"strength of the mode, $\lambda^2 n / (\sigma^2 d_{\max})$")
     ax.set_ylabel("change of the squared error\n" r"(units of $\sigma^2 d_{\max}/n$)")
@@ -153,7 +154,7 @@ def ranks_by_examples(
     ax = ax or plt.subplots()[1]
     ordered = np.sort(best, axis=1)
     ax.fill_between(examples, ordered[:, 1], ordered[:, -2], color="#dddddd", lw=0)
-    ax.plot(examples, np.median(best, axis=1), color="black", lw=3, label="least risk")
+    ax.plot(examples, np.median(best, axis=1), color="black", lw=3, label="least error")
     for place, (name, values) in enumerate(rules.items()):
         colour, marker, line = RULES[place]
         ax.plot(examples, np.median(values, axis=1), line, marker=marker, color=colour, ms=4, lw=1.3, label=name)
@@ -213,9 +214,9 @@ def mode_order(columns: Mapping[str, ArrayLike], ax: Axes | None = None) -> Axes
     sizes = np.array(list(columns.values()), float)
     places = np.arange(len(sizes))
     for mode, (values, colour) in enumerate(zip(sizes.T, PALETTE, strict=False), start=1):
-        ax.plot(places, values, "o-", color=colour, lw=2.4, ms=13)
+        ax.plot(places, values, "o-", color=colour, lw=2.4, ms=13, markerfacecolor="white", markeredgewidth=2)
         for place, value in zip(places, values, strict=True):
-            ax.text(place, value, str(mode), color="white", ha="center", va="center_baseline", fontsize=8.5, fontweight="bold")
+            ax.text(place, value, str(mode), ha="center", va="center_baseline", fontsize=8.5, fontweight="bold")
     ax.set(yscale="log", xlim=(-0.3, len(sizes) - 0.7), ylabel="singular value")
     ax.set_xticks(places, list(columns))
     ticks = [t for t in (0.25, 0.5, 1, 2, 4) if sizes.min() / 1.3 <= t <= sizes.max() * 1.3]

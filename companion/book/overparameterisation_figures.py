@@ -46,7 +46,7 @@ def convergence(
             ax.plot(times, late[rank], ":", color=colour, lw=1.3)
     if late is not None:
         ax.set_yscale("log")
-    ax.set(xlabel="time t", ylabel="error, share of its first value")
+    ax.set(xlabel="time t (1 / unit of λ)", ylabel="error, share of its first value")
     return ax
 
 
@@ -126,7 +126,7 @@ def risk_paths(times: ArrayLike, risks: Mapping[int, ArrayLike], ax: Axes | None
 def risk_by_rank(
     ranks: ArrayLike, trained: ArrayLike, others: Mapping[str, Mapping[int, ArrayLike]], true_rank: int, ax: Axes | None = None
 ) -> Axes:
-    """Excess risk against rank: at the end of training, and of other ways to stop; bars are two standard errors.
+    """Excess risk against rank: at the end of training, and with remedies; bars are two standard errors.
 
     Parameters
     ----------

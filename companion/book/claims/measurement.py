@@ -8,12 +8,15 @@ from dataclasses import asdict, dataclass
 from numbers import Real
 
 DIGITS = 4  # as shown, and as a notebook keeps them
+ERROR_DIGITS = 2  # of half the width of an interval: the value and its ends are shown as far as these go
 EXACT_DIGITS = 9  # as compared with a bound when a chapter runs: all that rounding errors leave alone
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a chapter measured for a claim: values, each with an interval that holds it; shown with four digits.
+    """What a chapter measured for a claim: values, each with an interval that holds it.
+
+    A value is shown with four digits, and where it has an error with no more of them than the error allows.
 
     Attributes
     ----------
@@ -40,7 +43,7 @@ class Measurement:
                 raise ValueError(f"a value lies in its interval, got {value!r} and [{low!r}, {high!r}]")
 
     def __str__(self) -> str:
-        """The values as a reader sees them: four digits, intervals in brackets."""
+        """The values as a reader sees them: intervals in brackets, to two digits of half their width."""
         return ", ".join(map(_range, self.values, self.low, self.high))
 
     @property
@@ -136,4 +139,19 @@ def _number(value: float) -> str:
 
 def _range(value: float, low: float, high: float) -> str:
     shown, start, end = map(_number, (value, low, high))
-    return shown if shown == start == end else f"{shown} [{start}, {end}]"
+    if shown == start == end:
+        return shown
+    numbers = [rounded(number) for number in (value, low, high)]  # as a notebook keeps them
+    size = max(map(abs, numbers))
+    decimals = min(_decimals((numbers[2] - numbers[1]) / 2, ERROR_DIGITS), _decimals(size, DIGITS))
+    shown, start, end = (round(number, decimals) + 0.0 for number in numbers)  # without a negative zero
+    if 1e-4 <= size < 1e6:
+        shown, start, end = (f"{number:.{max(decimals, 0)}f}" for number in (shown, start, end))
+    else:
+        shown, start, end = map(_number, (shown, start, end))
+    return f"{shown} [{start}, {end}]"
+
+
+def _decimals(number: float, digits: int) -> int:
+    """Decimals with which a number larger than 0 has so many digits; negative for tens and hundreds."""
+    return digits - 1 - int(f"{number:e}".partition("e")[2])
