@@ -10,7 +10,7 @@ import pandas as pd
 
 from companion.statistics import compare, equivalence, hierarchical_bootstrap, holm, minimum_detectable_effect
 
-__all__ = ["compare_methods", "final_scores", "of_setting", "overall", "score_table", "scores_of_setting"]
+__all__ = ["compare_methods", "final_scores", "of_chosen_rate", "of_setting", "overall", "score_table", "scores_of_setting"]
 
 
 def of_setting(records: pd.DataFrame, setting: Mapping[str, object]) -> pd.DataFrame:
@@ -36,6 +36,38 @@ def of_setting(records: pd.DataFrame, setting: Mapping[str, object]) -> pd.DataF
         same = column.isna() if value is None else column.map(lambda cell, value=value: cell == value)
         kept &= same.astype(bool)
     return records[kept.astype(bool)]
+
+
+def of_chosen_rate(records: pd.DataFrame) -> pd.DataFrame:
+    """The final runs at the rate with the best tuning score: a grid that grew later leaves runs at a rate it gave up.
+
+    Parameters
+    ----------
+    records : pandas.DataFrame
+        Tuning and final runs of one setting, from `of_setting`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows of final runs, by task and method (of equal tuning scores, the smaller rate). Runs without a rate, and those of
+        a task and method without tuning runs, are all kept.
+    """
+    if records.empty:
+        return records
+    label, final = _method_labels(records), records["config.split"] == "validation"
+    if "config.learning_rate" not in records:
+        return records[final]
+    tuning = records.assign(label=label)[records["config.split"] == "tuning"].sort_values("config.learning_rate")
+    best = tuning.loc[tuning.groupby(["config.task", "label"])["metrics.score"].idxmax()]
+    chosen = dict(zip(zip(best["config.task"], best["label"], strict=True), best["config.learning_rate"], strict=True))
+    runs = zip(records["config.task"], label, records["config.learning_rate"], strict=True)
+    kept = [pd.isna(rate) or chosen.get((task, name), rate) == rate for task, name, rate in runs]
+    return records[final & np.array(kept)]
+
+
+def _method_labels(records: pd.DataFrame) -> pd.Series:
+    """Method of every run, its parameter after a colon."""
+    return records["config.method"] + records["config.parameter"].map(lambda value: "" if pd.isna(value) else f":{value:g}")
 
 
 def scores_of_setting(records: pd.DataFrame, setting: Mapping[str, object]) -> pd.Series:
@@ -77,9 +109,7 @@ def final_scores(records: pd.DataFrame, **setting) -> pd.Series:
     Returns
     -------
     pandas.Series
-        In points, indexed by task, method (its parameter after a colon) and seed. Where a task and method have tuning runs,
-        only final runs at the rate with the best tuning score count (the smaller one of equals): a grid that grew later
-        may have moved it.
+        In points, indexed by task, method (its parameter after a colon) and seed; of the runs that `of_chosen_rate` keeps.
 
     Raises
     ------
@@ -87,18 +117,10 @@ def final_scores(records: pd.DataFrame, **setting) -> pd.Series:
         No such run, or two of one task, method and seed.
     """
     records = of_setting(records, setting)
-    parameter = records["config.parameter"].map(lambda value: "" if pd.isna(value) else f":{value:g}")
-    records = records.assign(label=records["config.method"] + parameter)
-    found = records[records["config.split"] == "validation"]
-    if found.empty:
+    if not (records["config.split"] == "validation").any():
         raise ValueError(f"records hold no final run with {setting or 'any setting'}")
-    if "config.learning_rate" in records:
-        tuning = records[records["config.split"] == "tuning"].sort_values("config.learning_rate")
-        best = tuning.loc[tuning.groupby(["config.task", "label"])["metrics.score"].idxmax()]
-        chosen = dict(zip(zip(best["config.task"], best["label"], strict=True), best["config.learning_rate"], strict=True))
-        pairs = zip(found["config.task"], found["label"], found["config.learning_rate"], strict=True)
-        found = found[[chosen.get((task, label), rate) == rate or pd.isna(rate) for task, label, rate in pairs]]
-    index = [found["config.task"], found["label"], found["config.seed"]]
+    found = of_chosen_rate(records)
+    index = [found["config.task"], _method_labels(found), found["config.seed"]]
     scores = pd.Series(found["metrics.score"].to_numpy(), pd.MultiIndex.from_arrays(index, names=["task", "method", "seed"]))
     if scores.index.has_duplicates:
         task, method, seed = scores.index[scores.index.duplicated()][0]

@@ -166,7 +166,7 @@ def test_one_seed_is_shown_and_not_compared(tmp_path):
 
 def test_two_tasks_are_compared_and_averaged(complete):
     texts = everything(complete, gt.load("none"))
-    assert "missing: " not in texts[0].split("\n")[0] and "(5)" in texts[2] and "P2 RTE" in texts[2]
+    assert "missing: " not in texts[0].split("\n")[0] and "(5)" in texts[2] and texts[2].split("\n")[0].split() == ["STS-B", "(P2)", "RTE", "(P2)", "MRPC", "(P2)"]
     scores = gt.final(complete)
     table = gt.comparison(scores)
     assert gt.in_words(table.loc[("rte", "gap")]) == "above uniform"
@@ -239,6 +239,32 @@ def test_cost_of_choosing(tmp_path):
 def test_same_ranks_counts_shared_seeds(complete):
     assert gt.same_ranks(complete, "rte", "floor", "permuted") == (5, 5)
     assert gt.same_ranks(complete, "rte", "gap", "uniform") == (0, 5)
+    assert gt.same_ranks(complete, "rte", "gap", "dora") == (0, 0)
+
+
+def test_moved_ranks_are_a_share_of_the_budget(tmp_path):
+    moved = dict(zip(NAMES, [8, 0, *[4] * 10], strict=True))
+    runs = [glue_run("rte"), glue_run("rte", seed=1), glue_run("rte", "gap", ranks=moved), glue_run("rte", "gap", 1, ranks=moved)]
+    absent = {name: rank for name, rank in moved.items() if rank}  # a matrix without an adapter
+    study = gt.load(written(tmp_path, [*runs, glue_run("rte", "floor"), glue_run("rte", "permuted", ranks=absent)]))
+    assert gt.moved_ranks(study, "rte", "gap") == gt.moved_ranks(study, "rte", "permuted") == pytest.approx(4 / 48)
+    assert gt.moved_ranks(study, "rte", "floor") == 0
+    assert np.isnan(gt.moved_ranks(study, "stsb", "gap")) and np.isnan(gt.moved_ranks(study, "rte", "gap", "adalora"))
+    assert gt.same_ranks(study, "rte", "gap", "permuted") == (0, 1)
+
+
+def test_ranks_at_a_rate_given_up_do_not_count(tmp_path, estimates):
+    other = dict(zip(NAMES, [0, 8] * 6, strict=True))
+    old = [glue_run("rte", m, seed, rate=RATES[0], ranks=other) for m in ("adalora", "gap") for seed in range(3)]
+    new = [glue_run("rte", m, seed, ranks=dict.fromkeys(NAMES, 4)) for m in ("gap", "uniform") for seed in range(2)]
+    new += [glue_run("rte", "adalora", seed) for seed in range(2)]
+    tuning = [run for m in ("adalora", "gap") for run in tuning_run("rte", m, 1)]
+    study = gt.load(written(tmp_path, [*old, *new, *tuning]))
+    assert gt.same_ranks(study, "rte", "gap", "uniform") == (2, 2) and gt.moved_ranks(study, "rte", "gap") == 0
+    found = gs.adalora_and_gaps(study, estimates)["rte"]
+    assert found["seeds"] == 2 and found["ranks"].tolist() == [4.5] * 12
+    without_tuning = gt.load(written(tmp_path, [*old, *new], "untuned.jsonl"))
+    assert gs.adalora_and_gaps(without_tuning, estimates)["rte"]["seeds"] == 5
 
 
 # --- Estimates --------------------------------------------------------------------------------------------------------
@@ -297,8 +323,29 @@ def test_adalora_against_gaps(complete, estimates):
     pair = found["rte"]
     assert pair["seeds"] == 5 and pair["low"] <= pair["correlation"] <= pair["high"]
     assert pair["correlation"] == pytest.approx(stats.spearmanr(pair["gaps"], pair["ranks"]).statistic)
-    assert -1 <= pair["reliability"] <= 1
-    claims.assess("P2-fig3b", claims.Measurement(*((pair[k],) for k in ("correlation", "low", "high"))))
+    assert -1 <= pair["reliability"] <= 1 and np.isnan(pair["most"]) == (pair["reliability"] <= 0)
+
+
+def test_scatter_is_divided_out():
+    pair = {"correlation": 0.4, "low": -0.1, "high": 0.7, "seeds": 5, "reliability": 0.2, "most": 0.5}
+    table = gs.disattenuated({"rte": pair, "cola": pair | {"seeds": 2}, "mrpc": pair | {"reliability": -0.1, "most": np.nan}})
+    assert table.index.tolist() == ["rte"] and table.loc["rte"].tolist() == pytest.approx([0.8, -0.2, 1.0])
+    finding = claims.assess("P2-fig3b", claims.Measurement(*(tuple(table[c]) for c in ("correlation", "low", "high"))))
+    assert finding.verdict == claims.OPEN
+    assert gs.disattenuated({}).empty
+
+
+def test_a_task_looks_the_same_in_every_figure(estimates):
+    study = gt.load("gradient-growth")
+    growth, depth = gf.growth_figure(gs.clearances(estimates, study)), gf.depth_figure(estimates, ["mrpc", "rte"])
+    looks = [{line.get_label(): line.get_color() for line in f.axes[0].lines if line.get_label()[0] != "_"} for f in (growth, depth)]
+    for name in ("RTE", "MRPC"):
+        assert looks[0][name] == looks[1][name]
+    assert {"SST-2", "QNLI (mini)"} <= set(looks[0])
+    low, high = growth.axes[1].get_xlim()
+    assert all(low <= tick <= high for tick in growth.axes[1].get_xticks())
+    assert gt.task_name("stsb") == "STS-B" and gt.task_name("my-task") == "my-task"
+    assert gf._look("my-task") == gf._look("other")
 
 
 @settings(deadline=None, max_examples=40)

@@ -15,7 +15,7 @@ from companion.glue_study import chosen_rates, final_runs, further_runs, run_glu
 from companion.metrics import METRICS
 from companion.runs import key_of
 from companion.study import append_record, read_records
-from companion.study_tables import compare_methods, final_scores, overall, score_table
+from companion.study_tables import compare_methods, final_scores, of_chosen_rate, overall, score_table
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +129,11 @@ def test_a_final_run_at_a_rate_that_was_not_chosen_does_not_count():
     finals = [record("validation", 1e-3, 50.0), record("validation", 3e-3, 55.0), record("validation", None, 40.0, "probe")]
     found = final_scores(pd.DataFrame(tuning + finals))
     assert found.to_dict() == {("rte", "uniform", 0): 55.0, ("rte", "probe", 0): 40.0}
+    records = pd.DataFrame(tuning + finals)
+    assert of_chosen_rate(records).index.tolist() == [4, 5]
+    assert of_chosen_rate(records[3:]).index.tolist() == [3, 4, 5]  # without tuning runs all count
+    assert of_chosen_rate(records[:3]).empty and of_chosen_rate(records[:0]).empty
+    assert of_chosen_rate(records.drop(columns="config.learning_rate")).index.tolist() == [3, 4, 5]
 
 
 def test_final_runs_wait_for_their_rate_and_go_seed_by_seed():

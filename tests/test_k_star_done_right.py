@@ -231,6 +231,9 @@ def test_figures_draw_where_they_are_told():
         ax = plt.figure().subplots()
         assert call(ax) is ax and call(None) is not ax
     assert len(figures.phase_key([("none",), ("none",), ("SURE",)])) == 2 and len(figures.cost_key()) == 5
+    ticks = [[tick.get_text() for tick in ax.get_xticklabels()] for ax in (
+        figures.r2_by_rank(curve, curve, curve, {"cut of Z": (rank, 0.5)}) for rank in (0, 2))]  # fmt: skip
+    assert [labels[0] for labels in ticks] == ["0", "1"]
     plt.close("all")
 
 

@@ -95,8 +95,8 @@ def possible_t(rows: Mapping[str, tuple[Interval, Interval, Printed]], ax: Axes 
         value = (interval(printed).low + interval(printed).high) / 2
         ax.plot(value, row, "o" if inside else "D", ms=7, **style)
         ax.annotate(printed, (value, row), (0, 8), textcoords="offset points", ha="center", fontsize=8.5)
-    ax.barh([0], [0], color=SKY, label="possible t")
-    ax.barh([0], [0], color="#cfe6f5", label="possible under another reading")
+    ax.barh([0], [0], color=SKY, label="possible t (narrow)")
+    ax.barh([0], [0], color="#cfe6f5", label="under another reading (tall)")
     ax.plot([], [], "o", color="black", label="printed, possible")
     ax.plot([], [], "D", color=VERMILLION, markeredgecolor="black", label="printed, outside")
     ax.set_yticks(range(len(rows)), list(rows))

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from companion.book.glue_tables import SEEDS, TASKS, printed_difference
+from companion.book.glue_tables import SEEDS, TASKS, printed_difference, task_name
 from companion.book.glue_spectra import draws, extrapolated, largest_gaps
 from companion.book.plotting import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
 from companion.rank_rules import Spectrum
@@ -20,6 +20,17 @@ __all__ = [
     "depth_figure", "detectable_figure", "differences_figure", "gap_figure", "growth_figure", "matrix_labels",
     "planted_figure", "rank_grid", "spectra_grid",
 ]  # fmt: skip
+
+
+TASK_LOOKS = {
+    "stsb": (BLUE, "o"), "rte": (VERMILLION, "s"), "mrpc": (GREEN, "^"), "sst2": (ORANGE, "v"),
+    "qnli": (PURPLE, "D"), "qqp": (SKY, "P"), "mnli": ("#8c6d1f", "X"), "cola": ("black", "*"),
+}  # fmt: skip
+"""Colour and marker of a task, the same in every figure."""
+
+
+def _look(task: str) -> tuple[str, str]:
+    return TASK_LOOKS.get(task.removesuffix("-mini"), (GREY, "h"))
 
 
 def matrix_labels(names: Iterable[str]) -> list[str]:
@@ -107,10 +118,10 @@ def rank_grid(rows: Mapping[str, Sequence[float]], columns: Sequence[str], ax: A
 def growth_figure(found: Mapping[str, tuple[np.ndarray, np.ndarray]], upto: int = 512) -> Figure:
     """Left: matrices with a mode above the floor as examples grow. Right: first clearances, predicted against observed."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.7))
-    looks = list(zip((BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY, "black"), "os^vDPX*", strict=True))
-    for (task, (n, clearance)), (colour, marker) in zip(found.items(), looks * 2, strict=False):
+    for task, (n, clearance) in found.items():
+        colour, marker = _look(task)
         share = (clearance[..., 0] > 1).mean(axis=1)
-        left.plot(n, share, marker=marker, ms=4.5, color=colour, label=TASKS.get(task, task))
+        left.plot(n, share, marker=marker, ms=4.5, color=colour, label=task_name(task))
         larger = [size for size in n if size > upto]
         if (n <= upto).sum() >= 2 and larger:
             guesses = np.concatenate([extrapolated(n, clearance, upto, size)[:, 0] for size in larger])
@@ -119,14 +130,15 @@ def growth_figure(found: Mapping[str, tuple[np.ndarray, np.ndarray]], upto: int 
     left.set(xscale="log", ylim=(-0.04, 1.04), xlabel="examples in the gradient", ylabel="share of matrices with a mode")
     reach = [clearance[n > upto][..., 0] for n, clearance in found.values() if (n > upto).any()]
     seen = np.concatenate([r.ravel() for r in reach]) if reach else np.ones(1)
-    ends = np.array([min(0.3, 0.9 * seen.min()), max(12, 1.1 * seen.max())])
+    ends = np.array([min(0.3, 0.9 * seen.min()), max(4, 1.1 * seen.max())])
     right.fill_between(ends, ends / 2, ends * 2, color="#e7eef2", lw=0)
     right.plot(ends, ends, color=GREY, lw=1)
-    right.axhline(1, color=GREEN, lw=1)
+    right.axhline(1, color=GREY, lw=1, ls="--")
     right.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
     right.set(xlabel=f"σ₁ / floor, predicted from {upto}", ylabel="σ₁ / floor, observed")
     for axis in (right.xaxis, right.yaxis):
-        axis.set_ticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
+        ticks = [tick for tick in (0.5, 1, 2, 5, 10) if ends[0] <= tick <= ends[1]]
+        axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
     for ax in (left, right):
         ax.minorticks_off()
         ax.grid(visible=False)
@@ -142,18 +154,19 @@ def depth_figure(estimates: pd.DataFrame, tasks: Iterable[str]) -> Figure:
     """Largest gaps by layer, as they are and in units of the noise floor; 512 examples, mean over draws and heads."""
     fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.5))
     drawn = {task: found for task in tasks if len(found := draws(estimates, task))}
-    for (task, rows), colour in zip(drawn.items(), (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY, "black"), strict=False):
+    for task, rows in drawn.items():
+        colour = _look(task)[0]
         gaps, floors = largest_gaps(rows["metrics.values"].tolist()), np.array(rows["metrics.floor"].tolist())
         for ax, values in zip(axes, (gaps, gaps / floors), strict=True):
             middle = np.exp(np.log(np.maximum(values, 1e-12)).mean(axis=0))
             for kind, style in ((0, "o-"), (1, "s--")):
                 ax.plot(middle[kind::2], style, ms=4, lw=1.2, color=colour)
-        axes[0].plot([], [], color=colour, label=TASKS.get(task, task))
+        axes[0].plot([], [], color=colour, label=task_name(task))
     axes[0].plot([], [], "o-", color=GREY, ms=4, label="query")
     axes[0].plot([], [], "s--", color=GREY, ms=4, label="value")
     axes[0].set(yscale="log", xlabel="layer", ylabel="largest gap")
     axes[1].set(xlabel="layer", ylabel="largest gap / noise floor", ylim=(0, None))
-    axes[1].axhline(1, color=GREEN, lw=1)
+    axes[1].axhline(1, color=GREY, lw=1, ls="--")
     axes[0].minorticks_off()
     if drawn:
         fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)

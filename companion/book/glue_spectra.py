@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
 from companion.glue_run import SETTING
-from companion.study_tables import of_setting
+from companion.study_tables import of_chosen_rate, of_setting
 
 __all__ = [
-    "adalora_and_gaps", "clearances", "depth_correlation", "draw_agreement", "draws", "examples_for_mode",
+    "adalora_and_gaps", "clearances", "depth_correlation", "disattenuated", "draw_agreement", "draws", "examples_for_mode",
     "extrapolated", "largest_gaps", "spread_over_draws", "tested_extrapolations",
 ]  # fmt: skip
 
@@ -151,22 +151,49 @@ def examples_for_mode(n: ArrayLike, clearance: ArrayLike, mode: int) -> float:
 def adalora_and_gaps(records: pd.DataFrame, estimates: pd.DataFrame) -> dict[str, dict]:
     """P2's figure 3(b) for every task with AdaLoRA's final runs and a recorded gradient of 512 examples (warm head).
 
+    Of the final runs, those at the chosen learning rate count.
+
     Returns
     -------
     dict of str to dict
         ``gaps`` and ``ranks`` (mean over seeds) of the matrices; ``correlation`` (Spearman's) with ``low`` and ``high``
-        (Fisher's 95 % interval); ``seeds``; ``reliability``: mean correlation of the ranks of two seeds.
+        (Fisher's 95 % interval); ``seeds``; ``reliability``: mean correlation of the ranks of two seeds; ``most``: how far
+        anything can correlate with the mean ranks, the root of their reliability (Spearman and Brown), NaN where no order
+        repeats.
     """
-    found, result = of_setting(records, {**SETTING, "split": "validation", "method": "adalora"}), {}
+    found, result = of_chosen_rate(of_setting(records, {**SETTING, "method": "adalora"})), {}
     for task, runs in found.groupby("config.task") if len(found) else ():
         drawn = draws(estimates, task, heads=["warm"])
         if drawn.empty:
             continue
         names = drawn.iloc[0]["metrics.names"]
         ranks = np.array([[row.get(name, 0) for name in names] for row in runs["metrics.ranks"]], dtype=float)
-        gaps, mean = largest_gaps(drawn.iloc[0]["metrics.values"]), ranks.mean(0)
-        result[task] = {"gaps": gaps, "ranks": mean, "seeds": len(ranks), **_fisher(gaps, mean), "reliability": _between(ranks)}
+        gaps, mean, k, r = largest_gaps(drawn.iloc[0]["metrics.values"]), ranks.mean(0), len(ranks), _between(ranks)
+        most = float(np.sqrt(k * r / (1 + (k - 1) * r))) if r > 0 else np.nan
+        result[task] = {"gaps": gaps, "ranks": mean, "seeds": k, **_fisher(gaps, mean), "reliability": r, "most": most}
     return result
+
+
+def disattenuated(found: Mapping[str, dict], seeds: int = 3) -> pd.DataFrame:
+    """Correlations of `adalora_and_gaps` over the most that AdaLoRA's own scatter allows, cut off at ±1, by task.
+
+    Parameters
+    ----------
+    found : mapping of str to dict
+        From `adalora_and_gaps`.
+    seeds : int
+        Fewest seeds of a task. Tasks with fewer are left out, and those where AdaLoRA's ranks do not repeat at all: there
+        nothing can be said.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``correlation``, ``low``, ``high``.
+    """
+    kept = {task: pair for task, pair in found.items() if pair["seeds"] >= seeds and pair["most"] > 0}
+    columns = ["correlation", "low", "high"]
+    rows = {task: [np.clip(pair[name] / pair["most"], -1, 1) for name in columns] for task, pair in kept.items()}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float)
 
 
 def _fisher(a: np.ndarray, b: np.ndarray) -> dict[str, float]:

@@ -18,13 +18,13 @@ from companion.glue_study import chosen_rates, further_runs, tuning_runs
 from companion.planted_benchmark import SETTING as PLANTED
 from companion.runs import failed_records, key_of, read_records
 from companion.statistics import compare
-from companion.study_tables import compare_methods, of_setting, scores_of_setting, score_table
+from companion.study_tables import compare_methods, of_chosen_rate, of_setting, scores_of_setting, score_table
 from companion.truth_tables import alone_table, marginal_values, planted_table
 
 __all__ = [
     "METHODS", "PRINTED_NAMES", "SEEDS", "TASKS", "average", "by_budget", "comparison", "comparison_text",
-    "cost_ratio", "final", "greedy", "in_words", "leaderboard", "load", "missing", "one_percent", "open_grids",
-    "oracle_values", "power", "printed_difference", "same_ranks", "scores_as", "study_tasks", "table_3", "tuning",
+    "cost_ratio", "final", "greedy", "in_words", "leaderboard", "load", "missing", "moved_ranks", "one_percent", "open_grids",
+    "oracle_values", "power", "printed_difference", "same_ranks", "scores_as", "study_tasks", "table_3", "task_name", "tuning",
     "tuning_text", "within",
 ]  # fmt: skip
 
@@ -42,6 +42,12 @@ PLANNED = ("stsb", "rte", "mrpc")  # tasks of the study, in the order of its que
 SEEDS = 5
 LEAST_SEEDS = 3  # of a task, to enter a claim
 LEAST_TASKS = 2  # of an average over tasks
+
+
+def task_name(task: str) -> str:
+    """As P2 prints it; of a bundled subset with a note that it is one."""
+    base = task.removesuffix("-mini")
+    return TASKS.get(base, base) + " (mini)" * (base != task)
 
 
 # --- Records ----------------------------------------------------------------------------------------------------------
@@ -140,7 +146,7 @@ def table_3(
 ) -> pd.DataFrame:
     """Means with half their 95 % interval and the number of runs, as texts, beside P2's table 3; a dash is a gap."""
     known = score_table(scores) if len(scores) else pd.DataFrame()
-    columns: dict[str, list[str]] = {}
+    columns: list[list[str]] = []
     for task in tasks:
         name, ours, theirs = TASKS.get(task, task), [], []
         for method in methods:
@@ -150,8 +156,9 @@ def table_3(
             ours.append("-" if np.isnan(mean) else f"{text} ({runs:.0f})")
             row = PRINTED_NAMES.get(method)
             theirs.append(printed.loc[row, name] if row in printed.index and name in printed else "-")
-        columns |= {name: ours, f"P2 {name}": theirs}
-    return pd.DataFrame(columns, index=list(methods))
+        columns += [ours, theirs]
+    names = [name for task in tasks for name in (TASKS.get(task, task), "(P2)")]
+    return pd.DataFrame(dict(enumerate(columns)), index=list(methods)).set_axis(names, axis=1)
 
 
 def comparison_text(table: pd.DataFrame, reference: str = "uniform") -> str:
@@ -172,12 +179,31 @@ def same_ranks(
     records: pd.DataFrame, task: str, first: str, second: str, setting: Mapping[str, object] = SETTING
 ) -> tuple[int, int]:
     """In how many seeds two methods chose the same ranks, and how many have both."""
-    found = of_setting(records, {**setting, "task": task, "split": "validation"})
+    pairs = _rank_pairs(records, task, first, second, setting)
+    return sum(a == b for a, b in pairs), len(pairs)
+
+
+def moved_ranks(
+    records: pd.DataFrame, task: str, method: str, reference: str = "uniform", setting: Mapping[str, object] = SETTING
+) -> float:
+    """Share of the ranks that a method has in other matrices than the reference, mean over seeds; NaN without a pair."""
+    shares = [
+        sum(abs(a.get(name, 0) - b.get(name, 0)) for name in {*a, *b}) / (sum(a.values()) + sum(b.values()))
+        for a, b in _rank_pairs(records, task, method, reference, setting)
+    ]
+    return float(np.mean(shares)) if shares else np.nan
+
+
+def _rank_pairs(
+    records: pd.DataFrame, task: str, first: str, second: str, setting: Mapping[str, object]
+) -> list[tuple[dict[str, int], dict[str, int]]]:
+    """Ranks of two methods in the seeds that have final runs of both."""
+    found = of_chosen_rate(of_setting(records, {**setting, "task": task}))
     if found.empty:
-        return 0, 0
+        return []
     ranks = {m: dict(zip(r["config.seed"], r["metrics.ranks"], strict=True)) for m, r in found.groupby("config.method")}
-    seeds = set(ranks.get(first, {})) & set(ranks.get(second, {}))
-    return sum(ranks[first][seed] == ranks[second][seed] for seed in seeds), len(seeds)
+    ours, theirs = ranks.get(first, {}), ranks.get(second, {})
+    return [(ours[seed], theirs[seed]) for seed in sorted(set(ours) & set(theirs))]
 
 
 def power(effect: float, spread: float, n: int, one_tailed: bool = False, level: float = 0.05) -> float:

@@ -50,9 +50,9 @@ PHASES = {  # rules within noise of the best: colour and meaning
     (P1,): (VERMILLION, "P1's threshold alone"),
     (NONE,): (GREY, "no truncation alone"),
     (CUT, CV): ("#8cc5ea", "within noise: cut, cross-validation"),
-    (NONE, CUT, CV): ("#c4c4c4", "within noise: these, no truncation"),
-    (P1, CUT, CV): ("#f3bd94", "within noise: these, P1's threshold"),
-    (P1, NONE, CUT, CV): ("#f0f0f0", "within noise: all four"),
+    (NONE, CUT, CV): ("#c4c4c4", "within noise: cut, cross-validation, no truncation"),
+    (P1, CUT, CV): ("#f3bd94", "within noise: cut, cross-validation, P1's threshold"),
+    (P1, NONE, CUT, CV): ("#5a5a5a", "within noise: all four"),
 }
 OTHER = ("#e3d38f", "within noise: other sets")
 COSTS = {1.0: "#f4eff7", 1.05: "#d7c2e0", 1.2: "#b288c4", 1.5: "#8750a3", 2.5: "#541c70"}  # from which a colour is used
@@ -154,7 +154,7 @@ def risk_by_samples(
     ax.axvline(d_in, color="black", lw=1, ls=":")
     ax.axhline(zero, color="black", lw=1)
     ax.text(samples[0], zero, "rank 0", va="bottom", ha="left", fontsize=9)
-    ax.text(d_in, 0.985, " n = d_in", va="top", ha="left", fontsize=9, transform=ax.get_xaxis_transform())
+    ax.text(d_in, 0.985, r" $n = d_{\mathrm{in}}$", va="top", ha="left", fontsize=9, transform=ax.get_xaxis_transform())
     for rule, table in risks.items():
         colour, marker = RULES[rule]
         low, middle, high = np.nanquantile(table, [0.25, 0.5, 0.75], axis=1)
@@ -314,8 +314,9 @@ def r2_by_rank(
             colour, marker = styles[name]
             place = max(rank, 0.7)
             ax.plot(place, r2, marker, color=colour, ms=9, mec="white", label=names[name], zorder=4, clip_on=False)
-    ax.set(xscale="log", xlim=(0.7, max(ranks)))
+    nothing = any(rank == 0 for rank, _ in marks.values())
+    ax.set(xscale="log", xlim=(0.7 if nothing else 0.9, 1.04 * max(ranks)))
     ticks = [1, 4, 16, 64, 256]
-    ax.set_xticks([0.7, *ticks], ["0", *map(str, ticks)])
+    ax.set_xticks([0.7] * nothing + ticks, ["0"] * nothing + [*map(str, ticks)])
     ax.xaxis.set_minor_locator(NullLocator())
     return ax
