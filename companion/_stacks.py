@@ -90,6 +90,6 @@ def checked(core: ArrayLike, factors: Sequence[ArrayLike]) -> tuple[np.ndarray, 
     if order < 2 or g.ndim < order or not all(fits):
         shapes = ", ".join(str(a.shape) for a in matrices)
         raise ValueError(
-            f"core and factors must have shapes (..., r_1, ..., r_N) and (..., d_k, r_k), N >= 2, got {g.shape} and {shapes}"
+            f"core and factors must have shapes (..., r_1, ..., r_N) and (..., d_k, r_k) with N >= 2, got {g.shape}; {shapes}"
         )
     return g, matrices

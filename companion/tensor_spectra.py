@@ -241,7 +241,8 @@ def tucker_ranks(
     --------
     >>> rng = np.random.default_rng(0)
     >>> signal = 30 * np.einsum("i,j,k", *(np.linalg.qr(rng.standard_normal((d, 1)))[0][:, 0] for d in (4, 5, 6)))
-    >>> tucker_ranks(signal + rng.standard_normal((4, 5, 6)), "floor", floors=mode_floors(rng.standard_normal((9, 4, 5, 6))))
+    >>> floors = mode_floors(rng.standard_normal((9, 4, 5, 6)))
+    >>> tucker_ranks(signal + rng.standard_normal((4, 5, 6)), "floor", floors)
     (1, 1, 1)
     >>> tucker_ranks(signal, ["gap", "ratio", lambda spectrum: 3])
     (1, 1, 3)

@@ -5,10 +5,13 @@ Core G and factors A_1 ... A_N of ``Delta T = G x_1 A_1 ... x_N A_N`` follow the
 
     dA_k/dt = R_(k) (kron of A_j, j != k) G_(k)'   (P2 eq. 26),    dG/dt = R x_1 A_1' ... x_N A_N'.
 
-For every mode ``A_k'A_k - G_(k) G_(k)'`` is conserved (`tucker_balance`): the derivative of either term is
-``M_k + M_k'`` with ``M_k = A_k' R_(k) (kron of A_j, j != k) G_(k)'``. `integrate` follows the flow from any start and
-`descend` takes steps of gradient descent. From many starts at once: `companion.tucker_recovery`. What one mode does on its
-own, and P2's lemma F.1: `companion.tucker_law`.
+For every mode ``A_k'A_k - G_(k) G_(k)'`` is conserved (`tucker_balance`): the derivative of either term is ``M_k +
+M_k'`` with ``M_k = A_k' R_(k) (kron of A_j, j != k) G_(k)'``. From ``G(0) = 0`` and factors with orthonormal columns,
+up to their scale, ``Delta T`` never has more than s_k mode-k singular values, s_k those of the target: a column
+combination of ``A_k(0)`` orthogonal to span(U_k) stays as it is, and its part of the core stays 0. So the ranks
+beyond "converge to zero" (P2 appendix F.3) by being 0 all along; a small random core has no such luck. `integrate`
+follows the flow from any start and `descend` takes steps of gradient descent. From many starts at once:
+`companion.tucker_recovery`. What one mode does on its own, and P2's lemma F.1: `companion.tucker_law`.
 """
 
 from collections.abc import Sequence
@@ -193,7 +196,7 @@ def start_point(
     d = _tensors.dimensions(dims)
     r = _tensors.ranks_of(ranks, d)
     if (eps is None) != (kind == "orthonormal"):
-        raise ValueError(f"eps must be given for 'small' and 'core-zero' and left out for 'orthonormal', got {eps!r} and {kind!r}")
+        raise ValueError(f"eps must be given for 'small' and 'core-zero', not for 'orthonormal', got {eps!r} and {kind!r}")
     size = 1.0 if eps is None else _validate.positive("eps", eps)
     if rng is None:
         raise TypeError("rng must be a numpy.random.Generator or an integer seed, got None")

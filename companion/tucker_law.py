@@ -4,10 +4,12 @@ A core of one entry g between N aligned factors of length a each, towards a targ
 
     dg/dt = (lambda - g a^N) a^N,    a^2 = c + g^2,
 
-as ``a^2 - g^2 = c`` is conserved. From factors of size eps and a zero core ("core-zero") c is eps^2, from all of size eps
-("small") it is 0. The learned strength ``g a^N`` reaches half of lambda at a time that is a *power* of eps, about
-``1 / (lambda eps^2)`` and ``1 / (2 lambda eps^2)`` for N = 3. P2 theorem 5.1 says that it follows the tanh^2 law of matrix
-LoRA, whose time is a logarithm. N = 1 is matrix LoRA, and `companion.scalar_flow` its closed form.
+as ``a^2 - g^2 = c`` is conserved. From factors of size eps and a zero core ("core-zero") c is eps^2, from all of size
+eps ("small") it is 0. Factors that start with different lengths eps_k along the mode have c_k each, and ``a_1 ...
+a_N`` stands for a^N: so a random start can be read, with ``eps_k = ||A_k(0)'u_k||``, about ``sqrt(r_k / d_k)`` for
+orthonormal factors. The learned strength ``g a^N`` reaches half of lambda at a time that is a *power* of eps, about
+``1 / (lambda eps^2)`` and ``1 / (2 lambda eps^2)`` for N = 3. P2 theorem 5.1 says that it follows the tanh^2 law of
+matrix LoRA, whose time is a logarithm. N = 1 is matrix LoRA, and `companion.scalar_flow` its closed form.
 """
 
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ STARTS = ("small", "core-zero", "orthonormal")
 
 
 def tucker_scalar_flow(
-    times: ArrayLike, strength: float, eps: float | None = None, start: str = "core-zero", order: int = 3
+    times: ArrayLike, strength: float, eps: ArrayLike | None = None, start: str = "core-zero", order: int = 3
 ) -> np.ndarray:
     """The learned strength ``g a^N`` of one aligned mode: P2 theorem 5.1 for a target of rank one.
 
@@ -37,11 +39,11 @@ def tucker_scalar_flow(
     strength : float
         lambda > 0.
     eps : float, optional
-        > 0, for "small" and "core-zero".
+        > 0, for "small" and "core-zero"; for "core-zero" also N numbers, one for each factor.
     start : str
         "core-zero" (a = eps, g = 0), "orthonormal" (a = 1, g = 0) or "small" (a = g = eps), as in
         `companion.tucker_flow.start_point`, where the sign of the core is random; here it is that of the target. With the
-        other sign a "small" start runs into the saddle at 0 and stays there.
+        other sign such an aligned start runs into the saddle at 0 and stays there.
     order : int
         N >= 1, the number of factors.
 
@@ -62,26 +64,24 @@ def tucker_scalar_flow(
     """
     t, power = _factors.moments(times), _validate.integer("order", order, 1)
     goal = _validate.positive("strength", strength)
-    g, constant = _start(start, eps)
-
-    def learned(g: np.ndarray) -> np.ndarray:
-        return g * (constant + g**2) ** (power / 2)
+    g, constants = _start(start, eps, power)
 
     def slope(_: float, g: np.ndarray) -> np.ndarray:
-        return (goal - learned(g)) * (constant + g**2) ** (power / 2)
+        grown = _product(g, constants)
+        return (goal - g * grown) * grown
 
     state, now, states = np.array([g]), 0.0, []
     for time in np.atleast_1d(t):
         if time > now:
-            state = solve_ivp(slope, (now, time), state, method="DOP853", rtol=1e-12, atol=1e-14).y[:, -1]
+            state = solve_ivp(slope, (now, time), state, method="LSODA", rtol=1e-12, atol=1e-14).y[:, -1]
             now = time
-        states.append(learned(state[0]))
+        states.append(state[0] * _product(state[0], constants))
     return _factors.like(t, np.array(states))
 
 
 def tucker_half_time(
     strength: float,
-    eps: float | None = None,
+    eps: ArrayLike | None = None,
     start: str = "core-zero",
     order: int = 3,
     fraction: float = 0.5,
@@ -98,7 +98,7 @@ def tucker_half_time(
     strength : float
         lambda > 0.
     eps : float, optional
-        > 0, for "small" and "core-zero".
+        As for `tucker_scalar_flow`; one number for the leading term.
     start : str
         As for `tucker_scalar_flow`.
     order : int
@@ -125,42 +125,50 @@ def tucker_half_time(
     """
     goal, power = _validate.positive("strength", strength), _validate.integer("order", order, 1)
     level = _validate.probability("fraction", fraction)
-    g, constant = _start(start, eps)
+    g, constants = _start(start, eps, power)
     if leading:
-        if power == 1 or start == "orthonormal":
-            raise ValueError(f"leading: there is no such term for order {order} and start {start!r}; order >= 2 and a small eps")
+        if power == 1 or start == "orthonormal" or np.ndim(eps):
+            raise ValueError(f"leading: needs order >= 2 and one small eps, got order {power}, {start!r} and eps {eps!r}")
         ahead = beta(0.5, (power - 1) / 2) / 2 if start == "core-zero" else 1 / (power - 1)
         return float(ahead / (goal * eps ** (power - 1)))
-    end = _root(level * goal, constant, power)
+    end = _root(level * goal, constants)
     if end <= g:
         return 0.0
-    # In g = scale sinh u the integrand neither jumps nor peaks, whatever eps is.
-    scale = np.sqrt(constant) if constant else g
+    # In g = scale sinh u the integrand neither jumps nor peaks, however small eps is.
+    scale = np.sqrt(constants.min()) if g == 0 else g
 
     def slowness(u: float) -> float:
         x = scale * np.sinh(u)
-        grown = (constant + x**2) ** (power / 2)
+        grown = _product(x, constants)
         return scale * np.cosh(u) / ((goal - x * grown) * grown)
 
     low, high = np.arcsinh(g / scale), np.arcsinh(end / scale)
     return float(quad(slowness, low, high, epsabs=0.0, epsrel=1e-11, limit=500)[0])
 
 
-def _start(start: str, eps: float | None) -> tuple[float, float]:
-    """g(0) and the conserved ``a^2 - g^2``."""
+def _start(start: str, eps: ArrayLike | None, order: int) -> tuple[float, np.ndarray]:
+    """g(0) and the conserved ``a_k^2 - g^2``, shape (N,)."""
     _factors.choice("start", start, STARTS)
     if (eps is None) != (start == "orthonormal"):
-        raise ValueError(f"eps must be given for 'small' and 'core-zero' and left out for 'orthonormal', got {eps!r} and {start!r}")
-    size = 1.0 if eps is None else _validate.positive("eps", eps)
-    return (size, 0.0) if start == "small" else (0.0, size**2)
+        raise ValueError(f"eps must be given for 'small' and 'core-zero', not for 'orthonormal', got {eps!r} and {start!r}")
+    sizes = np.ones(()) if eps is None else _validate.reals("eps", eps)
+    if sizes.shape not in [(), (order,)][: 1 if start == "small" else 2] or np.any(sizes <= 0):
+        raise ValueError(f"eps must be > 0, one number or, for 'core-zero', {order} of them, got {eps!r}")
+    squares = np.broadcast_to(sizes**2, order)
+    return (float(sizes), np.zeros(order)) if start == "small" else (0.0, squares)
 
 
-def _root(level: float, constant: float, power: int) -> float:
-    """g > 0 with ``g (c + g^2)^(N/2) = level``, by bisection in its logarithm."""
-    low, high = -700.0, np.log(level) / (power + 1)  # at c = 0
+def _product(g: float | np.ndarray, constants: np.ndarray) -> float | np.ndarray:
+    """``a_1 ... a_N`` where the core is g."""
+    return np.prod(np.sqrt(constants + g**2))
+
+
+def _root(level: float, constants: np.ndarray) -> float:
+    """g > 0 with ``g a_1 ... a_N = level``, by bisection in its logarithm."""
+    low, high = -700.0, np.log(level) / (constants.size + 1)  # at c = 0
     for _ in range(200):
         middle = (low + high) / 2
-        above = middle + power / 2 * np.log(constant + np.exp(2 * middle)) > np.log(level)
+        above = middle + np.sum(np.log(constants + np.exp(2 * middle))) / 2 > np.log(level)
         low, high = (low, middle) if above else (middle, high)
     return float(np.exp(high))
 

@@ -56,7 +56,9 @@ def recover(
 ) -> Recovery:
     """Gradient descent from many random starts, and which of them recover the target (P2 theorem 5.2).
 
-    The theorem says that every run converges to ``T*`` when ``r_k >= s_k``. Its proof refers to theorem 4.3, on matrices.
+    The theorem says that every run converges to ``T*`` when ``r_k >= s_k``. Its proof refers to theorem 4.3, on matrices. A
+    run can stay near a saddle for longer than any number of steps: where a mode that is still missing overlaps little with
+    the start, its time is a power of one over that overlap (`companion.tucker_law`).
 
     Parameters
     ----------
