@@ -9,7 +9,7 @@ For every mode ``A_k'A_k - G_(k) G_(k)'`` is conserved (`tucker_balance`): the d
 M_k'`` with ``M_k = A_k' R_(k) (kron of A_j, j != k) G_(k)'``. From ``G(0) = 0`` and factors with orthonormal columns,
 up to their scale, ``Delta T`` never has more than s_k mode-k singular values, s_k those of the target: a column
 combination of ``A_k(0)`` orthogonal to span(U_k) stays as it is, and its part of the core stays 0. So the ranks
-beyond "converge to zero" (P2 appendix F.3) by being 0 all along; a small random core has no such luck. `integrate`
+beyond "converge to zero" (P2 appendix F.3) by being 0 all along; not from a small random core. `integrate`
 follows the flow from any start and `descend` takes steps of gradient descent. From many starts at once:
 `companion.tucker_recovery`. What one mode does on its own, and P2's lemma F.1: `companion.tucker_law`.
 """
