@@ -1,6 +1,6 @@
 """Companion package of *The Spectral Theory of LoRA*.
 
-The mathematics (`marchenko_pastur`, `rank_rules`, `statistics`) needs NumPy and SciPy only; what touches a model
+The mathematics (`marchenko_pastur`, `rank_rules`, `tucker`, `statistics`) needs no torch; what touches a model
 (`gradients`, `spectral_lora`, `finetune`) is imported when first used, so that `import companion` never loads torch.
 """
 
@@ -12,7 +12,8 @@ _SUBMODULES = {
     "advice", "data", "finetune", "flow_numerics", "glue_run", "glue_study", "gradient_flow", "gradients", "kstar",
     "kstar_tables", "leaderboard", "marchenko_pastur", "methods", "metrics", "oracle", "planted_benchmark",
     "projected_flow", "rank_rules", "recommendation", "reduced_rank", "scalar_flow", "scoring", "spectral_lora", "stability",
-    "statistics", "students", "study", "study_tables", "tanh_law", "targets", "truncation", "truth_tables",
+    "statistics", "students", "study", "study_tables", "tanh_law", "targets", "truncation", "truth_tables", "tucker",
+    "tucker_flow", "tucker_law", "tucker_recovery",
 }  # fmt: skip
 
 __all__ = sorted(_SUBMODULES)

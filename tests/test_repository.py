@@ -74,7 +74,8 @@ def test_import_leaves_torch_alone():
 
 MATHEMATICS = [
     "marchenko_pastur", "kstar", "reduced_rank", "kstar_tables", "gradient_flow", "scalar_flow", "tanh_law",
-    "projected_flow", "flow_numerics", "rank_rules", "statistics", "study_tables", "runs",
+    "projected_flow", "flow_numerics", "rank_rules", "tucker", "tucker_flow", "tucker_law", "tucker_recovery",
+    "statistics", "study_tables", "runs",
     "book.plotting", "book.settings", "book.glue", "book.audit", "book.audit_figures",
 ]  # fmt: skip
 
