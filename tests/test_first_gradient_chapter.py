@@ -11,6 +11,7 @@ from scipy.linalg import hadamard, sqrtm
 from companion import marchenko_pastur as mp
 from companion import rank_rules as rr
 from companion.book import first_gradient_figures as figures
+from companion.book import first_gradient_simulations as simulations
 from companion.book.checks import first_gradient as checks
 from companion.curvature import quadratic_loss
 
@@ -57,15 +58,15 @@ def test_cost_of_keeping_has_its_limit_and_its_zero():
     shape = (60, 240)
     squares = constant(shape) * np.array([0.8, 1, 1.5])
     limit = (squares + 1) * (squares + 0.25) / squares - 2 * (squares**2 - 0.25) / squares
-    found = figures.cost_of_keeping(squares, shape, 60, rng, noise=3.0)
+    found = simulations.cost_of_keeping(squares, shape, 60, rng, noise=3.0)
     assert np.allclose(found, limit, atol=0.08)
     assert limit[0] > 0 > limit[2] and abs(limit[1]) < 1e-12
 
 
 def test_cost_of_keeping_is_the_same_by_both_ways(monkeypatch):
-    whole = figures.cost_of_keeping([1.0, 3.0], (30, 20), 3, np.random.default_rng(1))
-    monkeypatch.setattr(figures, "DENSE", 5)
-    assert np.allclose(figures.cost_of_keeping([1.0, 3.0], (30, 20), 3, np.random.default_rng(1)), whole)
+    whole = simulations.cost_of_keeping([1.0, 3.0], (30, 20), 3, np.random.default_rng(1))
+    monkeypatch.setattr(simulations, "DENSE", 5)
+    assert np.allclose(simulations.cost_of_keeping([1.0, 3.0], (30, 20), 3, np.random.default_rng(1)), whole)
 
 
 @untimed
@@ -98,10 +99,10 @@ def test_signs_of_the_group_are_balanced_and_closed(order):
 @pytest.mark.parametrize("kind", ["Gaussian", "heavy-tailed"])
 def test_level_of_the_group_is_exact_without_signal_and_an_upper_bound_with_it(kind, rank):
     rng, size, flips = np.random.default_rng(0), 20_000, 3
-    noise = figures.example_noise(kind, size, 4, 12, rng)
+    noise = simulations.example_noise(kind, size, 4, 12, rng)
     mean = noise + rank * 5 * np.eye(4, 3).ravel() * (np.arange(12) == 0)
     sums = (hadamard(flips + 1) @ mean).reshape(size, flips + 1, 4, 3)
-    above = np.linalg.svd(sums[:, 0], compute_uv=False)[:, rank] > figures.top(sums[:, 1:]).max(axis=1)
+    above = np.linalg.svd(sums[:, 0], compute_uv=False)[:, rank] > simulations.top(sums[:, 1:]).max(axis=1)
     error = 4 * np.sqrt(0.25 * 0.75 / size)
     assert np.mean(above) < 0.25 + error and (rank or np.mean(above) > 0.25 - error)
 
@@ -131,18 +132,19 @@ def test_half_whitened_gradient_is_what_the_loss_weighs(seed):
 
 def test_top_is_the_spectral_norm():
     stack = matrix(np.random.default_rng(0), 2, 3, 6, 4)
-    assert np.allclose(figures.top(stack), np.linalg.norm(stack, 2, axis=(-2, -1)))
-    assert figures.top(np.zeros((4, 3))) == 0
+    assert np.allclose(simulations.top(stack), np.linalg.norm(stack, 2, axis=(-2, -1)))
+    assert simulations.top(np.zeros((4, 3))) == 0
 
 
 def test_flips_are_balanced_and_keep_the_variance():
-    flips = figures.flips_of(65, 4, np.random.default_rng(0))
+    flips = simulations.flips_of(65, 4, np.random.default_rng(0))
     assert flips.shape == (4, 65)
     assert np.allclose(flips.mean(axis=1), 0) and np.allclose(np.mean(flips**2, axis=1), 1)
 
 
 def test_signed_sums_are_moments_of_inputs_and_noise():
-    second, cross = figures.signed_sums(20_000, np.random.default_rng(0), scales=np.array([2.0, 1.0]), flips=3, shape=(5, 2))
+    rng, scales = np.random.default_rng(0), np.array([2.0, 1.0])
+    second, cross = simulations.signed_sums(20_000, rng, scales=scales, flips=3, shape=(5, 2))
     assert second.shape == (4, 2, 2) and cross.shape == (4, 5, 2)
     assert np.allclose(second[0], np.diag([4, 1]), atol=0.15) and np.all(np.abs(second[1:]) < 0.2)
     spread = np.std(cross, axis=(0, 1)) * np.sqrt(20_000)  # standard deviation of noise times input
@@ -152,20 +154,20 @@ def test_signed_sums_are_moments_of_inputs_and_noise():
 def test_kinds_of_noise_have_mean_zero_and_their_asymmetry():
     rng = np.random.default_rng(0)
     for kind in ("Gaussian", "heavy-tailed"):
-        noise = figures.example_noise(kind, 3, 5000, 2, rng)
+        noise = simulations.example_noise(kind, 3, 5000, 2, rng)
         assert noise.shape == (3, 5000, 2) and abs(np.mean(noise > 0) - 0.5) < 0.02
-    skewed = figures.example_noise("skewed", 1, 50_000, 2, rng)
+    skewed = simulations.example_noise("skewed", 1, 50_000, 2, rng)
     assert abs(skewed.mean()) < 0.05
     assert np.allclose(skewed[..., 0] * skewed[0, 0, 1], skewed[..., 1] * skewed[0, 0, 0])  # one matrix for all
     with pytest.raises(ValueError, match="kind: got 'pink'"):
-        figures.example_noise("pink", 1, 1, 1, rng)
+        simulations.example_noise("pink", 1, 1, 1, rng)
 
 
 def test_derivatives_of_the_network_are_those_of_differences():
     rng = np.random.default_rng(0)
     w, d, x, v, y = (matrix(rng, *shape) for shape in ((4, 3), (4, 3), (20, 3), (2, 4), (20, 2)))
-    loss = lambda step: figures.taylor(w + step * d, 0 * d, x, v, y)[0]
-    value, slope, bend = figures.taylor(w, d, x, v, y)
+    loss = lambda step: simulations.taylor(w + step * d, 0 * d, x, v, y)[0]
+    value, slope, bend = simulations.taylor(w, d, x, v, y)
     assert np.isclose(value, np.mean(np.sum((np.tanh(x @ w.T) @ v.T - y) ** 2, axis=1)) / 2)
     h = 1e-4
     assert np.isclose(slope, (loss(h) - loss(-h)) / (2 * h), rtol=1e-5)
@@ -173,7 +175,7 @@ def test_derivatives_of_the_network_are_those_of_differences():
 
 
 def test_quadratic_model_is_better_for_a_smaller_update():
-    start = [figures.model_errors(size, np.random.default_rng(0), steps=100)[0] for size in (0.05, 1.0)]
+    start = [simulations.model_errors(size, np.random.default_rng(0), steps=100)[0] for size in (0.05, 1.0)]
     assert 0 < start[0] < 0.05 < start[1]
 
 

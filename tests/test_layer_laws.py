@@ -4,20 +4,18 @@ import json
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
-from companion.book import checks, layer_laws, real_layers
+from companion.book import checks, layer_figures, layer_laws, real_layers, task_vectors
 from companion.flow_numerics import integrate
 from companion.runs import append_record
 from companion.scalar_flow import scalar_flow
 
 S = real_layers.SCALING
 BATCH = {"task": "stsb-mini", "examples": 8, "warm_up": 64, "max_length": 16, "rank": 4, "seed": 0}
-SHORT = {"rates": [1e-4, 2e-3], "rank": 4, "subspaces": [1, 4], "examples": 16, "epochs": 1, "batch_size": 8, "max_length": 16}
 
 
 @pytest.fixture(autouse=True)
@@ -156,48 +154,6 @@ def test_order_of_modes():
         layer_laws.in_order(layer(bent), "half")
 
 
-def test_decay_of_geometric_and_of_power_spectra():
-    k = np.arange(1, 17)
-    early, late = layer_laws.log_decay([2.0**-k, 1.0 / k])
-    np.testing.assert_allclose(early[0] / late[0], 1)
-    assert 3 < early[1] / late[1] < 4  # the ledger notes 3.6
-
-
-def test_subspaces_share_what_they_should():
-    basis = np.linalg.qr(np.random.default_rng(0).standard_normal((200, 200)))[0]
-    assert real_layers.subspace_overlap(basis[:, :5], basis[:, :5]) == pytest.approx(1)
-    assert real_layers.subspace_overlap(basis[:, :4], basis[:, 2:6]) == pytest.approx(0.5)
-    others = [np.linalg.qr(np.random.default_rng(i).standard_normal((200, 5)))[0] for i in range(1, 200)]
-    assert np.mean([real_layers.subspace_overlap(basis[:, :5], other) for other in others]) == pytest.approx(5 / 200, rel=0.1)
-
-
-def test_leading_triples_are_those_of_a_full_decomposition():
-    matrix = np.random.default_rng(0).standard_normal((20, 30))
-    u, s, vt = real_layers.leading(matrix, 5)
-    full = np.linalg.svd(matrix)
-    np.testing.assert_allclose(s, full[1][:5])
-    np.testing.assert_allclose(np.abs(np.sum(u * full[0][:, :5], axis=0)), 1)
-    np.testing.assert_allclose(np.abs(np.sum(vt * full[2][:5], axis=1)), 1)
-
-
-def test_pairs_are_sorted_into_kinds():
-    runs = [["a", 0, None], ["a", 1, None], ["b", 2, None], ["a", 0, 0], ["b", 2, 0], ["a", 1, 1]]
-    pairs = [
-        {"first": i, "second": j, "side": "left", "dimension": 4, "overlap": [0.5]}
-        for i, j in [(0, 1), (0, 2), (3, 4), (3, 5)]
-    ]
-    found = layer_laws.kinds_of_pairs({"config": {"runs": runs}, "metrics": {"overlaps": pairs, "width": 16}})
-    assert found["kind"].tolist() == ["same task", "two tasks", "same A", "other A"] and set(found["ratio"]) == {2.0}
-
-
-def test_surplus_pairs_runs_of_one_task_and_seed():
-    rows = [("rte", 0, 8, 60.0), ("rte", 0, 64, 61.0), ("rte", 1, 8, 62.0), ("mrpc", 0, 64, 80.0)]
-    names = ["config.task", "config.seed", "config.rank", "metrics.score"]
-    runs = pd.DataFrame(rows, columns=names).assign(**{"config.method": "uniform", "config.split": "validation"})
-    assert layer_laws.surplus(runs).tolist() == [1.0]
-    assert len(layer_laws.surplus(runs[:1])) == len(layer_laws.surplus(layer_laws.read("no such study"))) == 0
-
-
 def recorded(tmp_path, runs=True, starts=True):
     """Records as the chapter reads them, of two small made-up matrices."""
     rng = np.random.default_rng(0)
@@ -231,12 +187,12 @@ def test_figures_are_drawn_whatever_is_recorded(tmp_path, runs, starts):
     found = recorded(tmp_path, runs, starts)
     rows = layer_laws.table(found)
     assert len(rows) == (2 * 2 * len(layer_laws.PREDICTIONS) if runs and starts else 0)
-    layer_laws.first_checkpoint(found)
-    layer_laws.half_times_scatter(found, "printed")
-    layer_laws.paths(found.get("SGD, small frame", []), ["nothing changes", "tanh² fitted"])
+    layer_figures.first_checkpoint(found)
+    layer_figures.half_times_scatter(found, "printed")
+    layer_figures.paths(found.get("SGD, small frame", []), ["nothing changes", "tanh² fitted"])
     if len(rows):
-        layer_laws.worth(rows)
-        layer_laws.worth(rows, ["tanh² fitted", "nothing changes"])
+        layer_figures.worth(rows)
+        layer_figures.worth(rows, ["tanh² fitted", "nothing changes"])
     plt.gcf().canvas.draw()
 
 
@@ -264,34 +220,8 @@ def test_start_of_a_matrix_is_what_the_propositions_need():
     assert found["seeds"][0] == found["lengths"][0] and np.all(np.array(found["seeds"]) <= np.array(found["lengths"]))
 
 
-def test_task_vectors_are_of_full_rank_and_those_of_adapters_are_not():
-    sizes = {**SHORT, "task": "stsb-mini", "seed": 0}
-    full = real_layers.task_vector(sizes | {"rank": 0, "learning_rate": 1e-3})
-    thin = real_layers.task_vector(sizes | {"rank": 4, "learning_rate": 2e-3, "adapter_seed": 0})
-    assert set(full) == set(thin) and len(full) == 12
-    for name, update in full.items():
-        assert np.linalg.matrix_rank(update) > 16 >= 4 == np.linalg.matrix_rank(thin[name], tol=1e-6)
-
-
-def test_a_record_of_task_vectors_is_whole(tmp_path):
-    runs = [["stsb-mini", 0, None], ["stsb-mini", 1, None], ["stsb-mini", 0, 0], ["qnli-mini", 2, 0]]
-    record = real_layers.run_tasks({**SHORT, "runs": runs})
-    json.dumps(record, allow_nan=False)
-    metrics = record["metrics"]
-    assert np.shape(metrics["spectra"]) == (4, 12, 16) and metrics["width"] == 384
-    assert {(p["first"], p["second"]) for p in metrics["overlaps"]} == {(0, 1), (2, 3)}
-    append_record(tmp_path / "tasks.jsonl", {"config": {"runs": runs, "seed": 0}, **record})
-    study = layer_laws.latest_study(layer_laws.read(tmp_path / "tasks.jsonl"))
-    assert study["config"]["runs"] == runs and study["metrics"] == metrics
-    rows = layer_laws.kinds_of_pairs(study)
-    layer_laws.overlaps(rows, "right").figure.canvas.draw()
-    layer_laws.decay_of_spectra({"updates": metrics["spectra"][0]}).figure.canvas.draw()
-    same = rows[(rows["kind"] == "same A") & (rows["side"] == "right") & (rows["dimension"] == 4)]["ratio"]
-    assert same.median() > 30  # of 96: rank 4 fills the row space of the shared A
-
-
 def test_studies_are_lists_of_plain_configurations():
-    for configurations in (real_layers.configurations, real_layers.start_configurations, real_layers.task_configurations):
+    for configurations in (real_layers.configurations, real_layers.start_configurations, task_vectors.task_configurations):
         assert len({json.dumps(config, sort_keys=True) for config in configurations()}) == len(configurations())
 
 

@@ -1,21 +1,20 @@
 """Training runs of the chapter *Do real layers follow the law?*: what the factors of every adapter do, step by step.
 
 ``python -m companion.book.real_layers OUT.jsonl`` makes the records that the chapter shows, and goes on where an earlier run
-of it stopped; with ``start`` before the name it measures what the same runs start from, with ``tasks`` it compares task vectors.
+of it stopped; with ``start`` before the name it measures what the same runs start from, with ``tasks`` it compares task vectors
+(`companion.book.task_vectors`).
 """
 
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from scipy.linalg import eigh
 from transformers import TrainerCallback
 
 from companion import data
@@ -94,15 +93,16 @@ def trajectory(factors: list[tuple[np.ndarray, np.ndarray]], scaling: float) -> 
     invariant = [a.astype(float) @ a.T - b.T.astype(float) @ b for b, a in factors]
     size = [max(np.linalg.norm(a @ a.T), np.linalg.norm(b.T @ b)) for b, a in factors]
     return {
-        "singular_values": [_short(np.linalg.svd(update, compute_uv=False)[:KEPT]) for update in updates],
-        "amplitudes": [_short(np.einsum("ik,ij,kj->k", u, update, vt)[:KEPT]) for update in updates],
-        "balance_drift": _short(np.linalg.norm(x - invariant[0]) / s for x, s in zip(invariant, size, strict=True)),
-        "a_norm": _short(np.linalg.norm(a) for _, a in factors),
-        "b_norm": _short(np.linalg.norm(b) for b, _ in factors),
+        "singular_values": [rounded(np.linalg.svd(update, compute_uv=False)[:KEPT]) for update in updates],
+        "amplitudes": [rounded(np.einsum("ik,ij,kj->k", u, update, vt)[:KEPT]) for update in updates],
+        "balance_drift": rounded(np.linalg.norm(x - invariant[0]) / s for x, s in zip(invariant, size, strict=True)),
+        "a_norm": rounded(np.linalg.norm(a) for _, a in factors),
+        "b_norm": rounded(np.linalg.norm(b) for b, _ in factors),
     }
 
 
-def _short(values) -> list[float]:
+def rounded(values: Iterable[float]) -> list[float]:
+    """Four significant digits, as records have them."""
     return [float(f"{value:.4g}") for value in values]
 
 
@@ -150,7 +150,7 @@ def run(config: Mapping[str, object]) -> dict:
 
 
 def _train(model, train, tokenizer, config: Mapping[str, object]) -> tuple[PeftModel, FactorLog]:
-    adapted = _adapted(model, config)
+    adapted = add_adapters(model, config)
     log = FactorLog(adapted, config["every"])
     finetune(
         adapted, data.make_dataloader(train, tokenizer, seed=config["seed"]), config["epochs"], config["learning_rate"],
@@ -159,8 +159,20 @@ def _train(model, train, tokenizer, config: Mapping[str, object]) -> tuple[PeftM
     return adapted, log
 
 
-def _adapted(model, config: Mapping[str, object]) -> PeftModel:
-    """The model with adapters in their initial state."""
+def add_adapters(model, config: Mapping[str, object]) -> PeftModel:
+    """The model with adapters in their initial state.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Changed in place.
+    config : mapping
+        ``rank``, ``init`` (see `start`), ``seed``.
+
+    Returns
+    -------
+    PeftModel
+    """
     names = [name for name, _ in model.named_modules() if name.endswith(TARGETS)]
     with torch.random.fork_rng():
         torch.manual_seed(config["seed"])
@@ -211,7 +223,7 @@ def descend(config: Mapping[str, object]) -> FactorPath:
     model, batch = _warm(config)
     found = mean_gradients(model, [batch], TARGETS, flips=0)
     gradients = {name: gradient.mean.numpy().astype(float) for name, gradient in found.items()}
-    adapted = _adapted(model, config).eval()
+    adapted = add_adapters(model, config).eval()
     log, losses = FactorLog(adapted, 1), []
     factors = [p for name, p in adapted.named_parameters() if "lora_" in name]
     for step in range(config["steps"] + 1):
@@ -223,121 +235,6 @@ def descend(config: Mapping[str, object]) -> FactorPath:
                 factor -= config["learning_rate"] * slope
     paths = {name: [(b.astype(float), a.astype(float)) for b, a in pairs] for name, pairs in log.factors.items()}
     return FactorPath(config["learning_rate"] * np.array(log.steps), np.array(losses), gradients, paths)
-
-
-def task_vector(config: Mapping[str, object]) -> dict[str, np.ndarray]:
-    """P1's ``W_ft - W_pre`` of every target matrix, from a fine-tuning of these matrices and a fresh head.
-
-    Parameters
-    ----------
-    config : mapping
-        ``task``, ``examples``, ``epochs``, ``batch_size``, ``max_length``, ``learning_rate``, ``seed`` (of examples, their
-        order and the head). With ``rank`` above 0 adapters with PEFT's start are trained in place of the matrices, drawn
-        from ``adapter_seed``.
-
-    Returns
-    -------
-    dict of str to ndarray, shape (out, in)
-    """
-    frame = data.load_task(config["task"])
-    model = data.load_model("minilm", data.task_of(config["task"]).n_labels, config["seed"])
-    names = [name for name, _ in model.named_modules() if name.endswith(TARGETS)]
-    before = {name: model.get_submodule(name).weight.detach().clone() for name in names}
-    if config["rank"]:
-        model = _adapted(model, {"rank": config["rank"], "init": "peft", "seed": config["adapter_seed"]})
-    else:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name.removesuffix(".weight") in names or name.startswith("classifier"))
-    rows = data.sample(frame, config["examples"], config["seed"])
-    tokenizer = data.load_tokenizer("minilm")
-    batches = data.make_dataloader(rows, tokenizer, config["batch_size"], config["max_length"], config["seed"])
-    finetune(model, batches, config["epochs"], config["learning_rate"], config["seed"])
-    trained = model.merge_and_unload() if config["rank"] else model
-    return {n: (trained.get_submodule(n).weight.detach() - before[n]).numpy().astype(float) for n in names}
-
-
-def run_tasks(config: Mapping[str, object]) -> dict:
-    """Task vectors of several tasks: their spectra, and how much of their leading subspaces they share.
-
-    Parameters
-    ----------
-    config : mapping
-        ``runs``: list of (task, seed, adapter_seed), adapter_seed None for a training of the matrices themselves;
-        ``rates``: learning rates of matrices and adapters; ``rank`` of the adapters; ``subspaces``: dimensions; and the
-        sizes that `task_vector` takes.
-
-    Returns
-    -------
-    dict
-        ``metrics``: ``spectra``, one for each run, 16 singular values of every matrix; ``overlaps``, of all pairs of runs
-        of the same kind: ``first`` and ``second`` (places in ``runs``), ``side``, ``dimension`` and `overlap` of every
-        matrix; ``width``: the dimension of the space. And provenance.
-    """
-    vectors = []
-    for task, seed, adapter_seed in config["runs"]:
-        adapters = adapter_seed is not None
-        own = {"task": task, "seed": seed, "adapter_seed": adapter_seed, "learning_rate": config["rates"][adapters]}
-        vectors.append(task_vector({**config, **own, "rank": config["rank"] if adapters else 0}))
-    most = max(16, *config["subspaces"])
-    bases = [{name: leading(update, most) for name, update in vector.items()} for vector in vectors]
-    pairs = [
-        (i, j)
-        for i, j in combinations(range(len(bases)), 2)
-        if (config["runs"][i][2] is None) == (config["runs"][j][2] is None)
-    ]
-    overlaps = [
-        {"first": i, "second": j, "side": side, "dimension": k, "overlap": _short(_shared(bases[i], bases[j], k, side))}
-        for i, j in pairs
-        for k in config["subspaces"]
-        for side in ("left", "right")
-    ]
-    spectra = [[_short(s[:16]) for _, s, _ in parts.values()] for parts in bases]
-    width = len(next(iter(vectors[0].values())))
-    source = provenance(data.load_task(config["runs"][0][0]))
-    return {"metrics": {"spectra": spectra, "overlaps": overlaps, "width": width}, **source}
-
-
-def weight_spectra(count: int = 16) -> np.ndarray:
-    """Leading singular values of the frozen query and value matrices of MiniLM, shape (matrices, count)."""
-    modules = data.load_model("minilm", 2, 0).named_modules()
-    weights = [module.weight.detach().numpy() for name, module in modules if name.endswith(TARGETS)]
-    return np.array([leading(weight.astype(float), count)[1] for weight in weights])
-
-
-def _shared(first: Mapping[str, tuple], second: Mapping[str, tuple], k: int, side: str) -> list[float]:
-    """Mean squared cosine between leading singular subspaces, by matrix."""
-    return [subspace_overlap(_lead(first[name], k, side), _lead(second[name], k, side)) for name in first]
-
-
-def leading(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Leading singular triples, u (out, count), s and v' (count, in), from the eigenvectors of the Gram matrix.
-
-    Ten times as fast as a full decomposition, and accurate for values that are not tiny beside the first.
-    """
-    width = matrix.shape[1]
-    values, vectors = eigh(matrix.T @ matrix, subset_by_index=[width - count, width - 1])
-    s, v = np.sqrt(np.maximum(values[::-1], 0)), vectors[:, ::-1]
-    return matrix @ v / np.maximum(s, np.finfo(float).tiny), s, v.T
-
-
-def _lead(svd: tuple[np.ndarray, np.ndarray, np.ndarray], k: int, side: str) -> np.ndarray:
-    return svd[0][:, :k] if side == "left" else svd[2][:k].T
-
-
-def subspace_overlap(first: np.ndarray, second: np.ndarray) -> float:
-    """Mean squared cosine of the principal angles between two subspaces of equal dimension.
-
-    Parameters
-    ----------
-    first, second : ndarray, shape (d, k)
-        Orthonormal bases.
-
-    Returns
-    -------
-    float
-        ``||first' second||_F^2 / k``: 1 for the same subspace, k/d on average for random ones.
-    """
-    return float(np.sum((first.T @ second) ** 2) / first.shape[1])
 
 
 def _warm(config: Mapping[str, object]):
@@ -375,7 +272,7 @@ def starting_point(gradient: np.ndarray, a: np.ndarray, scaling: float) -> dict[
     slopes = np.linalg.svd(scaling**2 * (gradient @ a.T) @ a, compute_uv=False)
     seeds = seed_strengths(gradient.T, np.sqrt(scaling) * a.T)
     named = {"strengths": strengths, "lengths": lengths, "seeds": seeds, "slopes": slopes}
-    return {name: _short(values[:KEPT]) for name, values in named.items()}
+    return {name: rounded(values[:KEPT]) for name, values in named.items()}
 
 
 def run_start(config: Mapping[str, object]) -> dict:
@@ -401,7 +298,7 @@ def run_start(config: Mapping[str, object]) -> dict:
     metrics = {}
     for init in config["inits"]:
         fresh = data.load_model("minilm", data.task_of(config["task"]).n_labels, config["seed"])
-        layers = FactorLog(_adapted(fresh, {**config, "init": init}), 1).layers
+        layers = FactorLog(add_adapters(fresh, {**config, "init": init}), 1).layers
         metrics[init] = {
             name: starting_point(
                 gradient.mean.numpy().astype(float), layers[name].lora_A["default"].weight.detach().numpy().astype(float), SCALING
@@ -409,7 +306,7 @@ def run_start(config: Mapping[str, object]) -> dict:
             for name, gradient in found.items()
         }
     floors = {name: max(np.linalg.norm(flip.numpy(), 2) for flip in g.flipped) for name, g in found.items()}
-    return {"metrics": {**metrics, "floor": dict(zip(floors, _short(floors.values()), strict=True))}, **source}
+    return {"metrics": {**metrics, "floor": dict(zip(floors, rounded(floors.values()), strict=True))}, **source}
 
 
 def configurations() -> list[dict]:
@@ -429,23 +326,9 @@ def start_configurations() -> list[dict]:
     return [base | {"inits": ["peft", "frame:0.01"], "seed": seed} for seed in (0, 1)]
 
 
-def task_configurations() -> list[dict]:
-    """Task vectors of four tasks after 16 steps, then of five after about 190, two seeds each.
-
-    As matrices; and adapters that share their initial values or do not.
-    """
-    base = {"study": "real-layers-tasks", "batch_size": 32, "max_length": 128, "rank": 16, "subspaces": [1, 2, 4, 8, 16]}
-    sizes = [(("sst2", "mrpc", "stsb", "qnli"), 512, 1), (("sst2", "mrpc", "stsb", "qnli", "rte"), 2000, 3)]
-    adapters = [["sst2", 0, 0], ["mrpc", 0, 0], ["sst2", 1, 1]]
-    return [
-        base
-        | {"runs": [[task, seed, None] for task in tasks for seed in (0, 1)] + adapters, "rates": [1e-4, 2e-3]}
-        | {"examples": examples, "epochs": epochs}
-        for tasks, examples, epochs in sizes
-    ]
-
-
 if __name__ == "__main__":
+    from companion.book.task_vectors import run_tasks, task_configurations  # here, because it imports this module
+
     study, path = sys.argv[1:] if len(sys.argv) == 3 else ("", sys.argv[1])
     made = {"": (run, configurations), "start": (run_start, start_configurations), "tasks": (run_tasks, task_configurations)}
     function, grid = made[study]
