@@ -93,7 +93,7 @@ def drawing(fonttype):
         figure = mpl.figure.Figure()
         axes = figure.subplots()
         axes.plot([0, 1, 2], [0.001234567, 1, 0.5], "o--", label="$\\sigma^2$")
-        axes.set(xlabel="length (m)", title="a  title: with signs < & >")
+        axes.set(xlabel="length (m)", title="a  title's signs: < & >")
         axes.legend()
         figure.savefig(buffer := io.StringIO(), format="svg", metadata={"Date": None})
     return buffer.getvalue()

@@ -138,7 +138,8 @@ def test_skill_is_one_for_the_truth_and_zero_for_nothing_changes():
 
 
 def test_mean_and_error():
-    assert layer_laws.mean_and_error([1.0, 3.0]) == pytest.approx((2.0, 2.0))
+    assert layer_laws.mean_and_error([1.0, 3.0]) == pytest.approx((2.0, 12.706), rel=1e-3)  # one degree of freedom
+    assert layer_laws.mean_and_error(np.tile([1.0, 3.0], 500))[1] == pytest.approx(1.96 / np.sqrt(1000), rel=1e-2)
     assert np.all(np.isnan(layer_laws.mean_and_error([1.0])))
 
 

@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 
 from companion.book import layer_figures, layer_laws, task_vectors
+from companion.glue_run import SETTING
 from companion.runs import append_record
+from companion.study_tables import final_scores
 
 SHORT = {"rates": [1e-4, 2e-3], "rank": 4, "subspaces": [1, 4], "examples": 16, "epochs": 1, "batch_size": 8, "max_length": 16}
 
@@ -47,12 +49,36 @@ def test_pairs_are_sorted_into_kinds():
     assert found["kind"].tolist() == ["same task", "two tasks", "same A", "other A"] and set(found["ratio"]) == {2.0}
 
 
+def uniform_runs(rows):
+    """Runs of uniform rank in the study's setting: (task, seed, rank, learning rate, split, score)."""
+    names = ("task", "seed", "rank", "learning_rate", "split")
+    given = {**SETTING, "method": "uniform", "parameter": None}
+    columns = [given | dict(zip(names, row[:-1], strict=True)) | {"score": row[-1]} for row in rows]
+    frame = pd.DataFrame(columns)
+    return frame.rename(columns={name: f"config.{name}" for name in frame if name != "score"} | {"score": "metrics.score"})
+
+
+PAIRED = [
+    ("rte", 0, 8, 0.01, "validation", 60.0), ("rte", 0, 64, 0.01, "validation", 61.0),
+    ("rte", 1, 8, 0.01, "validation", 62.0), ("mrpc", 0, 64, 0.01, "validation", 80.0),
+]  # fmt: skip
+
+
 def test_surplus_pairs_runs_of_one_task_and_seed():
-    rows = [("rte", 0, 8, 60.0), ("rte", 0, 64, 61.0), ("rte", 1, 8, 62.0), ("mrpc", 0, 64, 80.0)]
-    names = ["config.task", "config.seed", "config.rank", "metrics.score"]
-    runs = pd.DataFrame(rows, columns=names).assign(**{"config.method": "uniform", "config.split": "validation"})
+    runs = uniform_runs(PAIRED)
     assert task_vectors.surplus(runs).tolist() == [1.0]
     assert len(task_vectors.surplus(runs[:1])) == len(task_vectors.surplus(layer_laws.read("no such study"))) == 0
+    assert len(task_vectors.surplus(runs.assign(**{"config.model": "bert-base-uncased"}))) == 0  # of another setting
+
+
+def test_surplus_takes_the_runs_that_the_tables_of_the_study_take():
+    tuning = [("rte", 100, rank, rate, "tuning", 70 + 100 * rate) for rank in (8, 64) for rate in (0.01, 0.03)]
+    tuning.append(("rte", 100, 64, 0.09, "tuning", 50.0))
+    at_best = [("rte", 0, 8, 0.03, "validation", 63.0), ("rte", 0, 64, 0.03, "validation", 68.0)]
+    given_up = ("rte", 0, 64, 0.09, "validation", 40.0)  # later than the run at the best rate
+    runs = uniform_runs([*PAIRED, *tuning, *at_best, given_up])
+    few, many = (final_scores(runs, **SETTING | {"rank": rank}) for rank in (8, 64))
+    assert task_vectors.surplus(runs).tolist() == (many - few).dropna().tolist() == [5.0]
 
 
 def test_task_vectors_are_of_full_rank_and_those_of_adapters_are_not():

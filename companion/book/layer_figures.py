@@ -39,8 +39,9 @@ def _dots(ax: Axes, x: ArrayLike, y: ArrayLike, colour: str, size: float, label:
     if len(points):
         shift = 2e-3 * (points[:, 0] if ax.get_xscale() == "log" else np.full(len(points), np.ptp(points[:, 0]) or 1.0))
         ends = points + np.column_stack([shift, np.zeros(len(points))])  # not of length zero, which some renderers leave out
-        corners = np.vstack([np.stack([points, ends], axis=1).reshape(-1, 2), points[-1:]])
-        codes = [*[Outline.MOVETO, Outline.LINETO] * len(points), Outline.CLOSEPOLY]  # with a closed piece nothing is simplified
+        corners = np.vstack([np.stack([points, ends], axis=1).reshape(-1, 2), points[-1:], points[-1:]])
+        # with a closed piece nothing is simplified: one of its own, or the last dot would lose its round ends
+        codes = [*[Outline.MOVETO, Outline.LINETO] * len(points), Outline.MOVETO, Outline.CLOSEPOLY]
         outline = Outline(corners, codes)
         ax.add_patch(PathPatch(outline, edgecolor=colour, facecolor="none", lw=size, capstyle="round", snap=False, zorder=2.5))
         ax.plot(*points.T, ls="none")  # for the limits of the axes
@@ -64,7 +65,7 @@ def early_growth(times: ArrayLike, seen: ArrayLike, linear: ArrayLike, growing: 
         ax.plot(times, np.asarray(linear)[:, mode], color=colour, lw=1, ls=":")
         ax.plot(times, np.asarray(growing)[:, mode], color=colour, lw=1.4)
         _dots(ax, times, np.asarray(seen)[:, mode], colour, 4.5, f"mode {mode + 1}")
-    ax.set(xlabel="time (sum of step sizes)")
+    ax.set(xlabel="time t (sum of step sizes)")
     ax.yaxis.set_minor_locator(NullLocator())
     return ax
 
@@ -124,7 +125,7 @@ def paths(parts: Sequence[Layer], names: Sequence[str], modes: Sequence[int] = (
         ax.set_title(layer.name, fontsize=10)
         ax.set_ylim(0, 1.25 * layer.seen.max())
         ax.locator_params(nbins=4)
-    fig.supxlabel("time (scaling times the sum of the learning rates)", fontsize=11)
+    fig.supxlabel("time τ (scaling times the sum of the learning rates)", fontsize=11)
     fig.supylabel("singular value of the update", fontsize=11)
     return fig
 
@@ -183,7 +184,7 @@ def half_times_scatter(found: Mapping[str, Sequence[Layer]], law: str, ax: Axes 
         Where to draw; a new figure if not given.
     """
     ax = ax or plt.subplots()[1]
-    ax.set(xscale="log", yscale="log", ylim=(0.04, 1.2), xlabel="predicted half-time", ylabel="seen half-time")
+    ax.set(xscale="log", yscale="log", ylim=(0.04, 1.2), xlabel="predicted half-time, share of the training", ylabel="seen half-time")
     for label, colour in RUN_COLOURS.items():
         if parts := found.get(label):
             predicted = [activation(layer, law) / layer.times[-1] for layer in parts]

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy import stats
 from scipy.optimize import least_squares, minimize_scalar
 
 from companion.book.real_layers import SCALING
@@ -411,11 +412,13 @@ def table(found: Mapping[str, Sequence[Layer]], names: Iterable[str] = tuple(PRE
 
 
 def mean_and_error(values: ArrayLike) -> tuple[float, float]:
-    """Mean and two standard errors, NaN for fewer than two values.
+    """Mean and half the width of its 95 % interval (Student's t), NaN for fewer than two values.
 
     Parameters
     ----------
     values : array_like, shape (k,)
     """
     x = np.asarray(values, float)
-    return (float(x.mean()), float(2 * x.std(ddof=1) / np.sqrt(x.size))) if x.size > 1 else (np.nan, np.nan)
+    if x.size < 2:
+        return np.nan, np.nan
+    return float(x.mean()), float(stats.t.ppf(0.975, x.size - 1) * x.std(ddof=1) / np.sqrt(x.size))

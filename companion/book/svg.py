@@ -29,9 +29,10 @@ def compact(svg: str) -> str:
     -------
     str
     """
-    if "<text" in svg or "'" in svg:
+    drawn = _DROPPED.sub("", svg)  # a comment may hold an apostrophe: every text is repeated in one
+    if "<text" in drawn or "'" in drawn:
         return svg
-    svg = re.sub(r"\s+", " ", _LONG_NUMBER.sub(_shorten, _DROPPED.sub("", svg)))
+    svg = re.sub(r"\s+", " ", _LONG_NUMBER.sub(_shorten, drawn))
     svg = _NEEDLESS_SPACE.sub("", svg).strip().replace('"', "'")
     return re.sub(r"<g id='\w[\w.]*'", "<g", svg).replace("DejaVuSans-", "D-")  # groups are named, but never used
 

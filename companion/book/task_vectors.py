@@ -15,7 +15,9 @@ from scipy.linalg import eigh
 from companion import data
 from companion.book.real_layers import TARGETS, add_adapters, rounded
 from companion.finetune import finetune
+from companion.glue_run import SETTING
 from companion.runs import provenance
+from companion.study_tables import scores_of_setting
 
 __all__ = [
     "KINDS", "kinds_of_pairs", "latest_study", "leading", "log_decay", "run_tasks", "subspace_overlap", "surplus",
@@ -215,25 +217,23 @@ def kinds_of_pairs(record: Mapping[str, object]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["kind", "side", "dimension", "ratio"])
 
 
-def surplus(runs: pd.DataFrame, low: int = 8, high: int = 64) -> np.ndarray:
+def surplus(runs: pd.DataFrame, low: int = 8, high: int = 64, setting: Mapping[str, object] = SETTING) -> np.ndarray:
     """Score at a high uniform rank minus that at a low one, for every task and seed that has both.
 
     Parameters
     ----------
     runs : DataFrame
-        Records of the GLUE study.
+        Records of the GLUE study: final runs count as in `companion.study_tables.final_scores`, at the learning rate that
+        tuning chose for their task and rank.
     low, high : int
         Ranks.
+    setting : mapping
+        What both runs share apart from the rank.
 
     Returns
     -------
     ndarray
         Points; empty where there is no such pair.
     """
-    if "config.method" not in runs:
-        return np.array([])
-    uniform = runs[(runs["config.method"] == "uniform") & (runs["config.split"] == "validation")]
-    scores = uniform.pivot_table("metrics.score", ["config.task", "config.seed"], "config.rank", aggfunc="last")
-    if not {low, high} <= set(scores):
-        return np.array([])
-    return (scores[high] - scores[low]).dropna().to_numpy(float)
+    few, many = (scores_of_setting(runs, {**setting, "rank": rank, "method": "uniform"}) for rank in (low, high))
+    return (many - few).dropna().to_numpy(float)
