@@ -17,6 +17,7 @@ from companion.book.checks.marchenko_pastur import (
 from companion.book.checks.real_layers import layers_linear_time, layers_onset, layers_r_squared, layers_sorted
 from companion.book.checks.spectral_lora_on_glue import glue_exchange, glue_greedy, glue_rule, glue_seeds
 from companion.book.checks.too_much_rank import surplus_decay, surplus_muon, surplus_rate, surplus_seeded
+from companion.book.checks.tucker import tucker_circuit, tucker_export, tucker_power, tucker_saving
 
 __all__ = [
     "glue_exchange", "glue_greedy", "glue_rule", "glue_seeds",
@@ -30,4 +31,5 @@ __all__ = [
     "mp_edges", "mp_false_alarms", "mp_flatten", "mp_nonzero_median", "mp_third_moment",
     "rank_leak", "rank_level", "rank_rule",
     "surplus_decay", "surplus_muon", "surplus_rate", "surplus_seeded",
+    "tucker_circuit", "tucker_export", "tucker_power", "tucker_saving",
 ]  # fmt: skip
