@@ -13,7 +13,9 @@ from numpy.typing import ArrayLike
 from companion.book.plotting import BLUE, GREEN, GREY, ORANGE, PALETTE, PURPLE, VERMILLION
 from companion.tucker import parameter_counts
 
-__all__ = ["coupling", "errors", "half_times", "learning", "order", "shapes", "surplus", "unrecovered"]
+__all__ = [
+    "coupling", "errors", "half_times", "learning", "order", "predicted", "shapes", "surplus", "unrecovered",
+]  # fmt: skip
 
 LINES = ("-", "--", "-.", ":")
 MARKS = "osD^v"
@@ -257,4 +259,34 @@ def coupling(dims: ArrayLike, found: Mapping[str, ArrayLike], printed: ArrayLike
     ax.set_xticks(dims, [str(d) for d in dims])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.legend()
+    return ax
+
+
+def predicted(pairs: Mapping[str, tuple[ArrayLike, ArrayLike]], last: float, ax: Axes | None = None) -> Axes:
+    """Measured against predicted half-times, one point a start; those not learned in time are hollow, at the end.
+
+    Parameters
+    ----------
+    pairs : mapping of str to (array_like, array_like)
+        Predicted and measured, by name; NaN for what was not learned.
+    last : float
+        End of the runs.
+    ax : Axes, optional
+        Where to draw; a new figure if not given.
+
+    Returns
+    -------
+    Axes
+        Both axes logarithmic.
+    """
+    ax = ax or plt.subplots()[1]
+    for index, (name, (law, found)) in enumerate(pairs.items()):
+        late, style = np.isnan(found), dict(color=(BLUE, ORANGE)[index % 2], marker=MARKS[index], ls="none", ms=6)
+        ax.plot(np.asarray(law)[~late], np.asarray(found)[~late], **style, label=name)
+        ax.plot(np.asarray(law)[late], np.full(late.sum(), last), **style, mfc="none")
+    low, high = 0.7 * min(np.min(law) for law, _ in pairs.values()), 1.5 * max(np.max(law) for law, _ in pairs.values())
+    ax.plot([low, high], [low, high], color="black", lw=1)
+    ax.axhline(last, color=GREY, lw=1, ls=":")
+    ax.set(xscale="log", yscale="log", xlabel="predicted half-time", ylabel="half-time of the flow")
+    ax.legend(loc="upper left")
     return ax

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.integrate import quad
+from scipy.optimize import brentq
 
 from companion import _stacks
 from companion.tucker import Tucker
 from companion.tucker_flow import start_point
 
-__all__ = ["Runs", "diagonal", "follow", "start_in_basis"]
+__all__ = ["Runs", "diagonal", "follow", "overlap_half_time", "start_in_basis"]
 
 
 @dataclass(frozen=True)
@@ -121,3 +123,33 @@ def diagonal(strengths: Sequence[float], dims: Sequence[int]) -> np.ndarray:
     index = np.arange(len(strengths))
     tensor[(index,) * len(dims)] = strengths
     return tensor
+
+
+def overlap_half_time(strength: float, overlaps: Sequence[float]) -> float:
+    """When half of a mode is learned from factors of length 1 and a zero core, for small overlaps.
+
+    The core follows the factors, so the squared overlaps obey ``dy_k/dt = 2 lambda^2 (1 - y_k) y_1 ... y_N``.
+
+    Parameters
+    ----------
+    strength : float
+        lambda.
+    overlaps : sequence of float
+        ``|A_k(0)'u_k|``, > 0 and at most 1.
+
+    Returns
+    -------
+    float
+        0 if the product of the squares is 1/2 or more.
+    """
+    missing = 1 - np.square(overlaps)
+
+    def learned(s: float) -> float:
+        return np.prod(1 - missing * np.exp(-s))
+
+    if learned(0.0) >= 0.5:
+        return 0.0
+    end = brentq(lambda s: learned(s) - 0.5, 0.0, 50.0)
+    # In s = exp(v) the integrand has no peak, however small the overlaps are.
+    whole = quad(lambda v: np.exp(v) / learned(np.exp(v)), -60.0, np.log(end), limit=500)[0]
+    return float(whole / (2 * strength**2))
