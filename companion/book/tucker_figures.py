@@ -52,12 +52,14 @@ def shapes(
     levels = np.array([-10.0, -8, -6, -4, -2, -1, 0, 1])
     ax.contourf(sides, depths, np.log2(ratio), levels=levels, cmap="viridis", extend="both", alpha=0.75)
     lines = ax.contour(sides, depths, np.log2(ratio), levels=levels, colors="black", linewidths=0.6, linestyles="solid")
-    ax.clabel(lines, fmt=lambda level: f"1/{2**-level:.0f}" if level < 0 else f"{2**level:.0f}", fontsize=8)
+    ax.clabel(lines, fmt=lambda level: f"1/{2**-level:.0f}" if level < 0 else f"{2**level:.0f}", fontsize=8.5)
     ax.plot(sides, sides.astype(float) ** 2, color="white", lw=2.6)
     ax.plot(sides, sides.astype(float) ** 2, color="black", lw=1.4, ls="--")
     for name, (side, depth) in (places or {}).items():
         ax.plot(side, depth, "o", color="white", mec="black", ms=6)
-        ax.annotate(name, (side, depth), (5, -11), textcoords="offset points", fontsize=8.5)
+        right = side > 100
+        shift, align = ((0, 6), "right") if right else ((5, -11), "left")
+        ax.annotate(name, (side, depth), shift, textcoords="offset points", fontsize=8.5, ha=align)
     ax.set(xscale="log", yscale="log", xlim=(4, 1024), ylim=(4, 2**18), xlabel="$d_1 = d_2$", ylabel="$d_3$")
     ax.grid(False)
     return ax
@@ -85,7 +87,10 @@ def learning(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], ax: Axes | None 
 
 
 def half_times(
-    scales: ArrayLike, curves: Mapping[str, ArrayLike], points: tuple[ArrayLike, ArrayLike] | None = None, ax: Axes | None = None
+    scales: ArrayLike,
+    curves: Mapping[str, ArrayLike],
+    points: tuple[ArrayLike, ArrayLike] | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """Half-time against the scale of the start, both logarithmic.
 
@@ -145,7 +150,7 @@ def order(half: ArrayLike, names: Sequence[str], last: float, ax: Axes | None = 
         line(last * 1.1, color=GREY, lw=1, ls=":")
     ax.set(xscale="log", yscale="log", xlim=(low, 1.5 * last), ylim=(low, 1.5 * last))
     ax.set(xlabel="half-time of the stronger mode", ylabel="half-time of the weaker mode")
-    ax.legend(loc="upper left")
+    ax.legend(loc="lower right")
     return ax
 
 
@@ -174,7 +179,7 @@ def errors(times: ArrayLike, runs: ArrayLike, reached: ArrayLike, ax: Axes | Non
             name = ("not recovered", "recovered")[done] + f": {chosen.sum()}"
             ax.plot(times, values[:, chosen], line, color=colour, lw=0.9, alpha=0.8, label=[name] + ["_"] * (chosen.sum() - 1))
     ax.set(yscale="log", ylim=(1e-9, 2), xlabel="time t", ylabel="relative error")
-    ax.legend(loc="lower right")
+    ax.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none")
     return ax
 
 
@@ -227,7 +232,7 @@ def surplus(times: ArrayLike, runs: Mapping[str, ArrayLike], law: ArrayLike, ax:
     ax = ax or plt.subplots()[1]
     for index, (name, values) in enumerate(runs.items()):
         ax.plot(times[1:], np.maximum(values, 1e-17)[1:], color=PALETTE[index % 6], ls=LINES[index % 4], label=name)
-    ax.plot(times[1:], law[1:], ":", color="black", lw=1.4, label="one balanced mode")
+    ax.plot(times[1:], law[1:], ":", color="black", lw=1.4, label="one mode, c = 0")
     ax.set(xscale="log", yscale="log", ylim=(1e-18, 3), xlabel="time t", ylabel="surplus mode singular value")
     ax.legend(loc="center right")
     return ax
@@ -257,7 +262,9 @@ def coupling(dims: ArrayLike, found: Mapping[str, ArrayLike], printed: ArrayLike
     ax.plot(dims, printed, ":", color="black", lw=1.4, label="r/d, printed order")
     ax.set(xscale="log", yscale="log", xlabel="dimension d", ylabel="coupling / error")
     ax.set_xticks(dims, [str(d) for d in dims])
-    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_yticks([0.02, 0.05, 0.1, 0.2], ["0.02", "0.05", "0.1", "0.2"])
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_minor_locator(NullLocator())
     ax.legend()
     return ax
 
