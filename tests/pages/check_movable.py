@@ -5,6 +5,7 @@ Every check returns a list of problems in words, empty for a good page.
 
 from __future__ import annotations
 
+from check_print import SETTLE
 from playwright.sync_api import Locator, Page
 
 # Longer than the pause after which a figure says what it shows, in milliseconds.
@@ -53,6 +54,7 @@ def movable_problems(page: Page) -> list[str]:
             continue
         checks = (_says, _looks, _moves, _turns, _prints)
         problems += [f"{name}: {problem}" for check in checks for problem in check(page, panel)]
+    page.evaluate("() => { document.activeElement.blur(); window.scrollTo(0, 0); }")
     return problems
 
 
@@ -128,8 +130,10 @@ def _prints(page: Page, panel: Locator) -> list[str]:
     words = panel.locator("xpath=preceding-sibling::*")
     on_screen = panel.is_visible() and not any(word.is_visible() for word in words.all())
     page.emulate_media(media="print")
+    page.evaluate(SETTLE)
     on_paper = not panel.is_visible() and words.count() > 0 and all(word.is_visible() for word in words.all())
     page.emulate_media(media="screen")
+    page.evaluate(SETTLE)
     problems = [] if on_screen else ["the words for paper are on the screen"]
     return problems + ([] if on_paper else ["the figure is on paper, or nothing is"])
 
