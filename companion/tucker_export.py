@@ -1,7 +1,7 @@
 """A Tucker-LoRA adapter as plain LoRA, without loss.
 
-``(U1 (x) U2) G_(12,3) U3'`` has rank min(r1 r2, r3) at most and comes as a product of two thin matrices, so it is a LoRA
-update: what is saved loads with PEFT alone, and in everything else that reads LoRA.
+``(U1 (x) U2) G_(12,3) U3'`` has rank min(r1 r2, r3) at most and comes as a product of two thin matrices, so it is a
+LoRA update: what is saved loads with PEFT alone, and in everything else that reads LoRA.
 """
 
 import os
@@ -36,8 +36,9 @@ def to_lora(model: PeftModel, path: str | os.PathLike, adapter: str = "default")
     Returns
     -------
     pathlib.Path
-        The folder, with ``adapter_config.json`` and ``adapter_model.safetensors``. Each module has its own rank, min(r1 r2,
-        r3), by full name, and the scaling 1; shared factors are written out for each module. Trained heads come along.
+        The folder, with ``adapter_config.json`` and ``adapter_model.safetensors``. Each module has its own rank,
+        min(r1 r2, r3), by full name, and the scaling 1; shared factors are written out for each module. Trained heads
+        come along.
 
     Raises
     ------

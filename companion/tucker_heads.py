@@ -75,22 +75,23 @@ def _given(name: str, num_heads: NumHeads) -> int | None:
 
 
 def _from_config(model: nn.Module, name: str, size: int) -> int:
-    """Heads on a side of this size, from the configuration of the innermost module around it that tells their number."""
+    """Heads on a side of this size, from the configuration of the innermost module around it that has their number."""
     parts, config = name.split("."), None
     for depth in range(len(parts)):
         found = getattr(model.get_submodule(".".join(parts[:depth])), "config", None)
         config = found if isinstance(getattr(found, "num_attention_heads", None), int) else config
     if config is None:
-        raise ValueError(f"num_heads: no configuration tells the heads of {name}; give a number, or one by name: {{name: n}}")
+        raise ValueError(f"num_heads: no configuration tells the heads of {name}; give it, or a dict of names")
     heads = config.num_attention_heads
     groups = getattr(config, "num_key_value_heads", None) or heads
-    head_dim = getattr(config, "head_dim", None) or getattr(config, "d_kv", None) or config.hidden_size // heads
+    hidden = getattr(config, "hidden_size", size)
+    head_dim = getattr(config, "head_dim", None) or getattr(config, "d_kv", None) or hidden // heads
     if size == (heads + 2 * groups) * head_dim:
-        raise ValueError(f"target_modules: {name} is a fused projection of queries, keys and values; {_accepted(model)}")
+        raise ValueError(f"target_modules: {name} is a fused projection of query, key and value; {_accepted(model)}")
     if size not in (heads * head_dim, groups * head_dim):
         raise ValueError(
-            f"num_heads: {name} has {size} features on the side of the heads, but the configuration tells of {heads} heads "
-            f"({groups} for keys and values) of {head_dim}; give the number by name: {{name: n}}"
+            f"num_heads: {name} has {size} features on the side of the heads, but the configuration tells of {heads} "
+            f"heads ({groups} for keys and values) of {head_dim}; give the number by name in a dict"
         )
     return size // head_dim
 
@@ -104,15 +105,15 @@ def _check_linear(model: nn.Module, name: str, module: nn.Module) -> None:
         raise TypeError(f"target_modules: {name} {why}; {_accepted(model)}")
     if is_packed(module) or "quant" in kind.lower() or _is_packed_tensor(module):
         raise TypeError(
-            f"target_modules: {name} is quantised ({kind}), and Tucker-LoRA merges into ordinary floats only; load the base in "
-            "16 or 32 bits, or train plain LoRA"
+            f"target_modules: {name} is quantised ({kind}), and Tucker-LoRA merges into ordinary floats only; load the "
+            "base in 16 or 32 bits, or train plain LoRA"
         )
     if not isinstance(module, nn.Linear):
         raise TypeError(f"target_modules: {name} is a {kind}; {_accepted(model)}")
 
 
 def _is_packed_tensor(module: nn.Module) -> bool:
-    """An nn.Linear whose weight is not an ordinary floating-point parameter: torchao's tensor subclasses, integer codes."""
+    """An nn.Linear whose weight is no ordinary floating-point parameter: torchao's tensor subclasses, integer codes."""
     weight = getattr(module, "weight", None)
     return isinstance(module, nn.Linear) and not (type(weight) is nn.Parameter and weight.is_floating_point())
 
@@ -126,4 +127,4 @@ def _accepted(model: nn.Module) -> str:
     known = HEADS_ON_OUTPUT + HEADS_ON_INPUT
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     found = [ending for ending in known if any(_ends_in(name, (ending,)) for name in linear)]
-    return "accepted in this model: " + (", ".join(found) or "no module; its attention has no separate linear projections")
+    return "accepted in this model: " + (", ".join(found) or "none: its attention has no separate linear projections")

@@ -18,15 +18,15 @@ class Factor(nn.Module):
 
     def __init__(self, *shape: int):
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(*shape))
+        self.weight = nn.Parameter(torch.empty(*shape, dtype=torch.float32))  # for QR; cast to the base's later
 
 
 class TuckerLinear(nn.Module, BaseTunerLayer):
     """A linear layer with updates ``Delta W = s (U1 (x) U2) G_(12,3) U3'`` (P2 eq. 8), or its transpose.
 
     U1 (heads, r1), U2 (head_dim, r2), U3 (d_model, r3) and the core G (r1, r2, r3), for each adapter. The forward pass
-    contracts the core with the side of fewer columns, so it costs as much as LoRA of rank min(r1 r2, r3), and no matrix of
-    the size of W is made.
+    contracts the core with the side of fewer columns, so it costs as much as LoRA of rank min(r1 r2, r3), and no matrix
+    of the size of W is made.
     """
 
     adapter_layer_names = FACTORS

@@ -1,17 +1,15 @@
 """Tucker-LoRA (P2 section 5) as a method of PEFT: a core and three factors for every projection with heads.
 
 For a projection of an attention layer, seen as a tensor (heads, head_dim, d_model), the update is
-``Delta W = alpha (U1 (x) U2) G_(12,3) U3'`` (P2 eq. 8) with U1 (heads x r1), U2 (head_dim x r2), U3 (d_model x r3) and the core
-G (r1, r2, r3); for an output projection, whose heads are on its input, the transpose of this. The core is zero and the factors
-have orthonormal columns at the start: with all of them small, as in P2 theorem 5.1, training does not start in any useful
-time. Importing this module makes the method known to PEFT: `peft.get_peft_model`, `save_pretrained` and
-`PeftModel.from_pretrained` then work as for LoRA.
+``Delta W = alpha (U1 (x) U2) G_(12,3) U3'`` (P2 eq. 8) with U1 (heads x r1), U2 (head_dim x r2), U3 (d_model x r3) and
+the core G (r1, r2, r3); for an output projection, whose heads are on its input, the transpose of this. The core is zero
+and the factors have orthonormal columns at the start: with all of them small, as in P2 theorem 5.1, training does not
+start in any useful time. Importing this module makes the method known to PEFT: `peft.get_peft_model`, `save_pretrained`
+and `PeftModel.from_pretrained` then work as for LoRA.
 """
 
-import re
 from dataclasses import dataclass, field
 
-import torch
 from peft import PeftConfig, PeftModel, PeftType
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
@@ -21,6 +19,7 @@ from torch import nn
 
 from companion.tucker_heads import HeadShape, NumHeads, check_ranks, head_shape
 from companion.tucker_layer import FACTORS, Factor, TuckerLinear
+from companion.tucker_sharing import copies_of_shared, scope
 
 __all__ = ["TuckerLoraConfig", "TuckerLoraModel", "adapter_parameters", "register_tucker_lora"]
 
@@ -38,8 +37,8 @@ class TuckerLoraConfig(PeftConfig):
         Ranks along heads, head_dim and d_model.
     alpha : float
         The factor itself on every update, whatever the ranks: nothing is divided by a rank. P2 has 1. The core has few
-        entries, and AdamW moves each by the learning rate: with 4, updates are half (ranks 2, 2, 2) to twice (8, 15, 11) as
-        large as those of LoRA with as many parameters and ``alpha / r = 2``; with 1, an eighth to a half.
+        entries, and AdamW moves each by the learning rate: with 4, updates are half (ranks 2, 2, 2) to twice (8, 15,
+        11) as large as those of LoRA with about as many parameters and ``alpha / r = 2``.
     target_modules : str or list of str, optional
         As in `peft.LoraConfig`; projections with heads only. None: PEFT's default for LoRA.
     exclude_modules : str or list of str, optional
@@ -47,13 +46,13 @@ class TuckerLoraConfig(PeftConfig):
     rank_pattern : dict of str to (int, int, int)
         Ranks of single modules: keys are regular expressions for the end of the name, as in PEFT.
     num_heads : "auto", int or dict of str to int
-        ``"auto"`` reads the numbers of heads, and of groups of keys and values, from the model's configuration. A number
-        holds for every module. A dict has numbers by name, with keys as in `rank_pattern`, and "auto" for the others; a
-        linear layer that is named here is taken even if nothing else tells of heads on its output.
+        ``"auto"`` reads the numbers of heads, and of groups of keys and values, from the model's configuration. A
+        number holds for every module. A dict has numbers by name, with keys as in `rank_pattern`, and "auto" for the
+        others; a linear layer that is named here is taken even if nothing else tells of heads on its output.
     share : {"none", "qkv", "layers"}
-        What shares factors: every matrix keeps a core of its own. ``"qkv"``: the projections of one attention block; its
-        output projection shares those of heads and head_dim only. ``"layers"``: projections of the same kind in all layers.
-        Factors of different sizes are never shared.
+        What shares factors; every matrix keeps a core of its own. ``"qkv"``: the projections of one attention block;
+        its output projection shares those of heads and head_dim only. ``"layers"``: projections of the same kind in
+        all layers. Factors of different sizes are never shared.
     dropout : float
         Dropout on the input of the update.
     init_weights : bool
@@ -70,8 +69,8 @@ class TuckerLoraConfig(PeftConfig):
     Raises
     ------
     ValueError
-        Ranks that are not three integers >= 1, alpha not positive, or an unknown `share`, number of heads or dropout. The
-        model itself is looked at by `peft.get_peft_model`: see `TuckerLoraModel`.
+        Ranks that are not three integers >= 1, alpha not positive, or an unknown `share`, number of heads or dropout.
+        The model itself is looked at by `peft.get_peft_model`: see `TuckerLoraModel`.
 
     Examples
     --------
@@ -110,7 +109,8 @@ class TuckerLoraConfig(PeftConfig):
         if self.num_heads != "auto":
             numbers = self.num_heads.values() if isinstance(self.num_heads, dict) else [self.num_heads]
             if not all(_is_count(n) for n in numbers):
-                raise ValueError(f'num_heads: got {self.num_heads!r}; accepted: "auto", an integer >= 1, or a dict of them by name')
+                accepted = 'accepted: "auto", an integer >= 1, or a dict of them by name'
+                raise ValueError(f"num_heads: got {self.num_heads!r}; {accepted}")
         if isinstance(self.target_modules, str) and self.layers_to_transform is not None:
             raise ValueError("layers_to_transform: not accepted with a regular expression in target_modules")
         if self.layers_pattern and self.layers_to_transform is None:
@@ -131,7 +131,8 @@ class TuckerLoraModel(BaseTuner):
         A target that is quantised, a Conv1D, inside a MultiheadAttention or no linear layer.
     ValueError
         A target without heads (an MLP, a fused projection), features that are no multiple of the heads, ranks above the
-        dimensions, no target at all, or a saved adapter that was made for other heads or ranks. The model is then as before.
+        dimensions, no target at all, or a saved adapter that was made for other heads or ranks. A target that is
+        refused leaves the model as it was.
 
     Examples
     --------
@@ -149,7 +150,7 @@ class TuckerLoraModel(BaseTuner):
         """Look at every target before the first one is replaced."""
         if peft_config.target_modules == "all-linear":
             raise ValueError(
-                'target_modules: "all-linear" takes in layers without heads; name the projections of the attention layers'
+                'target_modules: "all-linear" takes in layers without heads; name the projections of the attention'
             )
         self._shared: dict[tuple, Factor] = {}
         self._shapes: dict[str, HeadShape] = {}
@@ -160,12 +161,13 @@ class TuckerLoraModel(BaseTuner):
                 self._shapes[name] = head_shape(model, name, peft_config.num_heads)
                 check_ranks(name, _ranks_of(peft_config, name), self._shapes[name])
 
-    def _create_and_replace(self, peft_config, adapter_name, target, target_name, parent, current_key, parameter_name=None):
+    def _create_and_replace(self, peft_config, adapter_name, target, target_name, parent, current_key, **kwargs):
         if isinstance(target, BaseTunerLayer) and not isinstance(target, TuckerLinear):
             raise ValueError(f"target_modules: {current_key} already carries an adapter of another kind")
         ranks, shape = _ranks_of(peft_config, current_key), self._shapes[current_key]
         layer = target if isinstance(target, TuckerLinear) else TuckerLinear(target, adapter_name)
-        layer.update_layer(adapter_name, ranks, shape, peft_config, self._factors(peft_config.share, current_key, ranks, shape))
+        factors = self._factors(peft_config.share, current_key, ranks, shape)
+        layer.update_layer(adapter_name, ranks, shape, peft_config, factors)
         if layer is not target:
             if adapter_name not in self.active_adapters:
                 layer.requires_grad_(False)
@@ -176,7 +178,7 @@ class TuckerLoraModel(BaseTuner):
         factors = []
         for mode, (size, rank) in enumerate(zip(shape.modes, ranks, strict=True)):
             side = shape.on_input and mode == 2  # what an output projection writes is not what the others read
-            key = (_scope(share, name), mode, side, size, rank)
+            key = (scope(share, name), mode, side, size, rank)
             if key not in self._shared:
                 self._shared[key] = Factor(size, rank)
                 nn.init.orthogonal_(self._shared[key].weight)
@@ -187,19 +189,19 @@ class TuckerLoraModel(BaseTuner):
     def _get_adapter_state_dict(cls, model, config, adapter_name, state_dict, unwanted_adapter_names):
         """Shared factors once."""
         found = super()._get_adapter_state_dict(model, config, adapter_name, state_dict, unwanted_adapter_names)
-        for copy in _copies(model, adapter_name):
+        for copy in copies_of_shared(model, adapter_name):
             found.pop(copy, None)
         return found
 
     @classmethod
     def _remap_adapter_state_dict_for_load(cls, model, config, adapter_name, state_dict):
         found = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
-        found |= {copy: found[first] for copy, first in _copies(model, adapter_name).items() if first in found}
+        found |= {copy: found[first] for copy, first in copies_of_shared(model, adapter_name).items() if first in found}
         for key, present in model.state_dict().items():
             if key in found and "tucker_" in key and found[key].shape != present.shape:
                 raise ValueError(
-                    f"the saved adapter does not fit this model: {key} was saved with the shape {tuple(found[key].shape)}, "
-                    f"and this model with num_heads={config.num_heads!r} needs {tuple(present.shape)}"
+                    f"the saved adapter does not fit this model: {key} was saved with the shape "
+                    f"{tuple(found[key].shape)}; with num_heads={config.num_heads!r} it needs {tuple(present.shape)}"
                 )
         return found
 
@@ -245,9 +247,9 @@ def adapter_parameters(model: PeftModel, adapter: str = "default") -> dict[str, 
 def register_tucker_lora() -> None:
     """Make the method known to PEFT under the type ``TUCKERLORA``; done once when this module is imported.
 
-    PEFT keeps its methods in an `Enum`, and `peft.utils.register_peft_method` takes only names that are in it. So a member
-    is added first, the way `enum` itself makes one. A saved adapter cannot be loaded where this has not run (``KeyError:
-    'TUCKERLORA'``): import this module first, or save plain LoRA with `companion.tucker_export.to_lora`.
+    PEFT keeps its methods in an `Enum`, and `peft.utils.register_peft_method` takes only names that are in it. So a
+    member is added first, the way `enum` itself makes one. A saved adapter cannot be loaded where this has not run
+    (``KeyError: 'TUCKERLORA'``): import this module first, or save plain LoRA with `companion.tucker_export.to_lora`.
 
     Raises
     ------
@@ -276,34 +278,8 @@ def register_tucker_lora() -> None:
             raise ValueError(f"{present.__module__} has already registered a PEFT method {value!r}")
         for mapping in (PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING):
             del mapping[kind]  # this module has been reloaded
-    register_peft_method(name=NAME, config_cls=TuckerLoraConfig, model_cls=TuckerLoraModel, prefix=TuckerLoraModel.prefix)
-
-
-def _scope(share: str, name: str) -> str:
-    """Modules with the same scope share factors of the same size."""
-    if share == "none":
-        return name
-    if share == "layers":
-        return re.sub(r"\.\d+\.", ".*.", f".{name}")
-    parts = name.split(".")
-    numbers = [place for place, part in enumerate(parts) if part.isdigit()]
-    for place in range(numbers[-1] + 1 if numbers else 0, len(parts)):
-        if "att" in parts[place].lower():
-            return ".".join(parts[: place + 1])
-    return name.rpartition(".")[0]
-
-
-def _copies(model: nn.Module, adapter: str) -> dict[str, str]:
-    """State dict keys of shared factors after the first, with the key of the first."""
-    first, copies = {}, {}
-    for name, module in model.named_modules():
-        if isinstance(module, TuckerLinear) and adapter in module.r:
-            for factor in FACTORS:
-                key = f"{name}.{factor}.{adapter}.weight"
-                before = first.setdefault(id(getattr(module, factor)[adapter]), key)
-                if before != key:
-                    copies[key] = before
-    return copies
+    prefix = TuckerLoraModel.prefix
+    register_peft_method(name=NAME, config_cls=TuckerLoraConfig, model_cls=TuckerLoraModel, prefix=prefix)
 
 
 def _ranks_of(config: TuckerLoraConfig, name: str) -> tuple[int, int, int]:
@@ -311,7 +287,7 @@ def _ranks_of(config: TuckerLoraConfig, name: str) -> tuple[int, int, int]:
 
 
 def _ranks(name: str, ranks) -> tuple[int, int, int]:
-    if isinstance(ranks, str) or not hasattr(ranks, "__len__") or len(ranks) != 3 or not all(_is_count(n) for n in ranks):
+    if not isinstance(ranks, list | tuple) or len(ranks) != 3 or not all(_is_count(n) for n in ranks):
         raise ValueError(f"{name}: got {ranks!r}; accepted: three integers >= 1 (heads, head_dim, d_model)")
     return tuple(int(n) for n in ranks)
 

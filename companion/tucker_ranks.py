@@ -1,4 +1,4 @@
-"""Ranks of Tucker-LoRA along each mode, from the first gradient and its sign-flip floors (P2 Algorithm 1, mode by mode)."""
+"""Ranks of Tucker-LoRA along each mode, from the first gradient and its sign-flip floors (P2 Algorithm 1 by modes)."""
 
 import re
 from collections.abc import Mapping
@@ -50,13 +50,13 @@ def tucker_rank_pattern(
     TypeError
         A module that is no ordinary linear layer.
     ValueError
-        No gradient, an unknown rule, a module without heads, limits that are not integers in order, or a floor rule with
-        gradients that have no flips.
+        No gradient, an unknown rule, a module without heads, limits that are not integers in order, or a floor rule
+        with gradients that have no flips.
 
     Notes
     -----
-    The floor of mode k is the largest singular value of the mode-k unfoldings of the sign-flipped gradients: what noise of
-    this shape reaches along this mode. P2 takes the largest gap of the gradient's singular values (``rule="gap"``).
+    The floor of mode k is the largest singular value of the mode-k unfoldings of the sign-flipped gradients: what noise
+    of this shape reaches along this mode. P2 takes the largest gap of the gradient's singular values (``rule="gap"``).
 
     Examples
     --------
@@ -71,7 +71,8 @@ def tucker_rank_pattern(
     limits = (None,) * 3 if max_ranks is None else tuple(max_ranks)
     for low, high in zip(min_ranks, limits, strict=True):
         if not isinstance(low, int) or low < 1 or (high is not None and (not isinstance(high, int) or high < low)):
-            raise ValueError(f"min_ranks, max_ranks: got {min_ranks} and {max_ranks}; accepted: three integers each, 1 <= min <= max")
+            accepted = "accepted: three integers each, 1 <= min <= max"
+            raise ValueError(f"min_ranks, max_ranks: got {min_ranks} and {max_ranks}; {accepted}")
     rank_of, pattern = make_rule(rule), {}
     spectra = mode_spectra(gradients, model, num_heads)
     # the first key that fits the end of a name is taken, so a name that ends in another one comes first

@@ -14,7 +14,7 @@ from test_quantised import Packed4bit
 from tiny_models import causal_batches, image_batches, text_batches, tiny_bert, tiny_gpt2, tiny_llama, tiny_vit
 from torch import nn
 from torch.func import functional_call
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import T5Config, T5ForConditionalGeneration, Trainer, TrainingArguments
 
 import companion.tucker_lora
 from companion.tucker_export import to_lora
@@ -232,11 +232,6 @@ def test_several_adapters_live_side_by_side(kind, tmp_path):
     model.save_pretrained(tmp_path)
     model.set_adapter("default")
     assert torch.equal(logits(model, kind), first)
-    model.base_model.set_adapter(["default", "second"])
-    both = logits(model, kind)
-    model.merge_adapter()
-    assert torch.allclose(logits(model, kind), both, atol=1e-5) and not torch.allclose(both, first)
-    model.unmerge_adapter()
     model.load_adapter(tmp_path / "second", "again")
     model.set_adapter("again")
     assert torch.equal(logits(model, kind), second)
@@ -247,6 +242,25 @@ def test_several_adapters_live_side_by_side(kind, tmp_path):
     model.delete_adapter("again")
     model.delete_adapter("default")
     assert not any("tucker" in name for name, _ in model.named_parameters())
+
+
+@pytest.mark.parametrize("kind", ["llama", "vit"])  # PEFT trains one head at a time
+def test_two_adapters_at_once_add_up(kind):
+    model = adapted(kind)
+    first = logits(model, kind)
+    model.add_adapter("second", settings(kind, init_weights=False, alpha=0.3))
+    model.base_model.set_adapter(["default", "second"])
+    both = logits(model, kind)
+    assert not torch.allclose(both, first, atol=1e-3)
+    layer = next(iter(layers(model).values()))
+    x, base = torch.randn(3, 32), layer.base_layer
+    update = layer.get_delta_weight("default") + layer.get_delta_weight("second")
+    assert torch.allclose(layer(x), base(x) + x @ update.T, atol=1e-5)
+    model.merge_adapter()
+    assert torch.allclose(logits(model, kind), both, atol=1e-5)
+    model.unmerge_adapter()
+    model.set_adapter("default")
+    assert torch.allclose(logits(model, kind), first, atol=1e-5)
 
 
 @each_kind
@@ -296,6 +310,24 @@ def test_copies_and_pickles():
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(logits(other, "bert"), logits(model, "bert"))
     assert pickle.loads(pickle.dumps(model.peft_config["default"])).peft_type is PeftType.TUCKERLORA
+
+
+def test_peft_reports_its_state():
+    model = adapted()
+    status = model.get_model_status()
+    assert (status.peft_types, status.active_adapters) == ({"default": "TUCKERLORA"}, ["default"])
+    assert len([layer for layer in model.get_layer_status() if layer.module_type == "tucker.TuckerLinear"]) == 6
+
+
+def test_the_trainer_trains_and_resumes(tmp_path):
+    batch = text_batches(16, 16)[0]
+    rows = [{key: value[i] for key, value in batch.items()} for i in range(16)]
+    options = {"max_steps": 4, "per_device_train_batch_size": 8, "save_steps": 2, "learning_rate": 1e-2, "use_cpu": True}
+    arguments = TrainingArguments(tmp_path, report_to=[], disable_tqdm=True, **options)
+    first, second = adapted(init_weights=True, share="qkv"), adapted(init_weights=True, share="qkv", seed=1)
+    Trainer(first, arguments, train_dataset=rows).train()
+    Trainer(second, arguments, train_dataset=rows).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert torch.equal(logits(first.eval(), "bert"), logits(second.eval(), "bert"))
 
 
 def test_injected_without_a_peft_model():
@@ -469,6 +501,13 @@ def quantised():
     return model
 
 
+def integers():
+    model = tiny_bert()
+    layer = model.bert.encoder.layer[0].attention.self.query
+    layer.weight = nn.Parameter(layer.weight.detach().to(torch.int8), requires_grad=False)
+    return model
+
+
 def renamed(name):
     model = tiny_bert()
     setattr(model.bert.encoder.layer[1].attention.self, name, nn.Linear(32, 96))
@@ -478,16 +517,17 @@ def renamed(name):
 @pytest.mark.parametrize(
     ("base", "options", "error", "message"),
     [
-        (tiny_bert, {"target_modules": ["intermediate.dense"]}, ValueError, "not a projection .* query, key, value, attention.output.dense"),
+        (tiny_bert, {"target_modules": ["intermediate.dense"]}, ValueError, "not a projection .* model: query, key, value, attention"),
         (tiny_llama, {"target_modules": ["q_proj", "down_proj"]}, ValueError, "down_proj is not .* accepted in this model: q_proj"),
         (tiny_bert, {"target_modules": "all-linear"}, ValueError, "all-linear"),
-        (tiny_gpt2, {"target_modules": ["c_attn"]}, TypeError, "Conv1D .* no separate linear"),
+        (tiny_gpt2, {"target_modules": ["c_attn"]}, TypeError, "Conv1D .* none: its attention has no separate linear"),
         (tiny_gpt2, {}, TypeError, "Conv1D"),
         (lambda: renamed("qkv"), {"target_modules": ["qkv"]}, ValueError, "qkv is a fused projection"),
         (lambda: renamed("qkv"), {"target_modules": ["qkv"], "num_heads": {"qkv": 12}}, ValueError, "is a fused projection"),
         (lambda: fused(96), {}, ValueError, "layer.1.attention.self.query is a fused projection"),
         (lambda: fused(40), {}, ValueError, "40 features .* 4 heads .* of 8"),
         (quantised, {}, TypeError, "layer.1.attention.self.query is quantised"),
+        (integers, {}, TypeError, "layer.0.attention.self.query is quantised"),
         (tiny_bert, {"target_modules": ["attention"]}, TypeError, "is a .*BertAttention"),
         (tiny_bert, {"r": (5, 2, 2)}, ValueError, r"\(4, 8, 32\) .* accepted along heads: 1 to 4"),
         (tiny_bert, {"r": (2, 9, 2)}, ValueError, "along head_dim: 1 to 8"),

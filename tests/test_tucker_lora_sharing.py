@@ -5,9 +5,11 @@ import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors import safe_open
 from test_tucker_lora import MODELS, TARGETS, TASKS, adapted, batch_of, layers, logits, settings, without_the_package
+from transformers import BertConfig, BertModel
 
 from companion.tucker_export import to_lora
 from companion.tucker_lora import TuckerLoraConfig, adapter_parameters
+from companion.tucker_sharing import scope
 
 each_kind = pytest.mark.parametrize("kind", MODELS)
 each_share = pytest.mark.parametrize("share", ["qkv", "layers"])
@@ -89,6 +91,14 @@ def test_modules_of_other_ranks_do_not_share():
     assert query.tucker_U3["default"] is not value.tucker_U3["default"]
 
 
+def test_what_shares_with_what():
+    names = ["a.0.attention.self.query", "a.0.attention.output.dense", "a.0.crossattention.self.query", "a.1.attention.self.query"]
+    assert [scope("qkv", name) for name in names] == ["a.0.attention", "a.0.attention", "a.0.crossattention", "a.1.attention"]
+    assert len({scope("layers", name) for name in names}) == 3
+    assert scope("layers", "stages.0.1.query") == scope("layers", "stages.2.3.query") != scope("layers", "stages.2.3.key")
+    assert scope("qkv", "stages.0.1.query") == scope("qkv", "stages.0.1.key") != scope("qkv", "stages.0.2.key")
+
+
 @each_share
 def test_a_base_in_bfloat16(share):
     model = get_peft_model(MODELS["bert"]().to(torch.bfloat16), settings("bert", share=share))
@@ -102,3 +112,13 @@ def test_a_base_in_bfloat16(share):
 def test_exported_it_is_plain_lora_with_equal_logits(kind, share, tmp_path):
     model = adapted(kind, share=share)
     without_the_package(kind, to_lora(model, tmp_path / "lora"), logits(model, kind))
+
+
+@pytest.mark.parametrize(("share", "total"), [("none", 82_944), ("qkv", 39_744), ("layers", 7_616)])
+def test_counts_for_the_attention_of_a_base_sized_model(share, total):
+    """Tensors (12, 64, 768), ranks (4, 2, 2), as in P2 appendix G.4: 1,728 parameters a matrix; LoRA of rank 2 has 3,072."""
+    with torch.device("meta"):
+        base = BertModel(BertConfig())
+    targets = ["query", "key", "value", "attention.output.dense"]
+    counts = adapter_parameters(get_peft_model(base, TuckerLoraConfig(r=(4, 2, 2), target_modules=targets, share=share)))
+    assert (counts["total"], counts["unshared"]) == (total, 48 * 1_728)

@@ -40,6 +40,7 @@ def batch(size: int, length: int) -> dict:
 CASES = [  # model, rank of LoRA, ranks of Tucker-LoRA with as many parameters
     ("2 layers of MiniLM", partial(bert, 384), 8, (8, 15, 11)),
     ("2 layers of MiniLM", partial(bert, 384), 1, (2, 2, 2)),
+    ("2 layers of MiniLM", partial(bert, 384), 4, (2, 3, 8)),
     ("2 layers of BERT-base", partial(bert, 768), 8, (6, 16, 13)),
     ("2 layers of a Llama", llama, 8, (4, 16, 11)),
 ]
