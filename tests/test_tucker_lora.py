@@ -40,7 +40,7 @@ def settings(kind, **options):
 def adapted(kind="bert", seed=0, base=None, **options):
     """With a random core, so that the update is not zero."""
     torch.manual_seed(seed)
-    config = settings(kind, **{"init_weights": False, "alpha": 0.3} | options)
+    config = settings(kind, **{"init_weights": False, "alpha": 3.0 if kind == "bert" else 0.3} | options)
     return get_peft_model(MODELS[kind]() if base is None else base, config).eval()
 
 
