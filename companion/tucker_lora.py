@@ -153,18 +153,16 @@ class TuckerLoraModel(BaseTuner):
                 'target_modules: "all-linear" takes in layers without heads; name the projections of the attention'
             )
         self._shared: dict[tuple, Factor] = {}
-        self._shapes: dict[str, HeadShape] = {}
         adapted = [f"{name}." for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
-        for name, _ in model.named_modules():
+        for name, module in model.named_modules():
             inside = any(name.startswith(prefix) for prefix in adapted)
             if name and not inside and self._check_target_module_exists(peft_config, name):
-                self._shapes[name] = head_shape(model, name, peft_config.num_heads)
-                check_ranks(name, _ranks_of(peft_config, name), self._shapes[name])
+                if isinstance(module, BaseTunerLayer) and not isinstance(module, TuckerLinear):
+                    raise ValueError(f"target_modules: {name} already carries an adapter of another kind")
+                _ranks_and_shape(peft_config, model, name)
 
     def _create_and_replace(self, peft_config, adapter_name, target, target_name, parent, current_key, **kwargs):
-        if isinstance(target, BaseTunerLayer) and not isinstance(target, TuckerLinear):
-            raise ValueError(f"target_modules: {current_key} already carries an adapter of another kind")
-        ranks, shape = _ranks_of(peft_config, current_key), self._shapes[current_key]
+        ranks, shape = _ranks_and_shape(peft_config, self.model, current_key)
         layer = target if isinstance(target, TuckerLinear) else TuckerLinear(target, adapter_name)
         factors = self._factors(peft_config.share, current_key, ranks, shape)
         layer.update_layer(adapter_name, ranks, shape, peft_config, factors)
@@ -282,8 +280,12 @@ def register_tucker_lora() -> None:
     register_peft_method(name=NAME, config_cls=TuckerLoraConfig, model_cls=TuckerLoraModel, prefix=prefix)
 
 
-def _ranks_of(config: TuckerLoraConfig, name: str) -> tuple[int, int, int]:
-    return config.rank_pattern.get(get_pattern_key(config.rank_pattern.keys(), name), config.r)
+def _ranks_and_shape(config: TuckerLoraConfig, model: nn.Module, name: str) -> tuple[tuple[int, int, int], HeadShape]:
+    """Of one target module, or what is wrong with it."""
+    ranks = config.rank_pattern.get(get_pattern_key(config.rank_pattern.keys(), name), config.r)
+    shape = head_shape(model, name, config.num_heads)
+    check_ranks(name, ranks, shape)
+    return ranks, shape
 
 
 def _ranks(name: str, ranks) -> tuple[int, int, int]:
