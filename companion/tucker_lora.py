@@ -21,7 +21,7 @@ from companion.tucker_heads import HeadShape, NumHeads, check_ranks, head_shape
 from companion.tucker_layer import FACTORS, Factor, TuckerLinear
 from companion.tucker_sharing import copies_of_shared, scope
 
-__all__ = ["TuckerLoraConfig", "TuckerLoraModel", "adapter_parameters", "register_tucker_lora"]
+__all__ = ["TuckerLoraConfig", "TuckerLoraModel", "tucker_parameters", "register_tucker_lora"]
 
 NAME = "tuckerlora"
 SHARE = ("none", "qkv", "layers")
@@ -204,7 +204,7 @@ class TuckerLoraModel(BaseTuner):
         return found
 
 
-def adapter_parameters(model: PeftModel, adapter: str = "default") -> dict[str, int]:
+def tucker_parameters(model: PeftModel, adapter: str = "default") -> dict[str, int]:
     """Number of parameters of a Tucker-LoRA adapter, trained heads not counted.
 
     Parameters
@@ -228,7 +228,7 @@ def adapter_parameters(model: PeftModel, adapter: str = "default") -> dict[str, 
     --------
     With `model` from `peft.get_peft_model`::
 
-        adapter_parameters(model)["total"]
+        tucker_parameters(model)["total"]
     """
     layers = [module for module in model.modules() if isinstance(module, TuckerLinear) and adapter in module.r]
     if not layers:

@@ -19,7 +19,7 @@ from transformers import T5Config, T5ForConditionalGeneration, Trainer, Training
 import companion.tucker_lora
 from companion.tucker_export import to_lora
 from companion.tucker_layer import TuckerLinear
-from companion.tucker_lora import TuckerLoraConfig, adapter_parameters, register_tucker_lora
+from companion.tucker_lora import TuckerLoraConfig, tucker_parameters, register_tucker_lora
 
 TARGETS = {
     "bert": ["query", "value", "attention.output.dense"],
@@ -161,7 +161,7 @@ def test_training_lowers_the_loss_and_moves_every_factor_and_nothing_else(kind):
 @each_kind
 def test_parameters_are_those_of_the_formula(kind, capsys):
     model = adapted(kind)
-    counts = adapter_parameters(model)
+    counts = tucker_parameters(model)
     modes = [layer.head_shape["default"].modes for layer in layers(model).values()]
     expected = sum(2 * 3 * 4 + 2 * heads + 3 * head_dim + 4 * d_model for heads, head_dim, d_model in modes)
     assert counts["total"] == counts["unshared"] == expected
@@ -589,4 +589,4 @@ def test_loading_into_a_model_with_other_heads(tmp_path):
 
 def test_counting_an_adapter_that_is_not_there():
     with pytest.raises(ValueError, match="'other'"):
-        adapter_parameters(adapted(), "other")
+        tucker_parameters(adapted(), "other")

@@ -8,7 +8,7 @@ from test_tucker_lora import MODELS, TARGETS, TASKS, adapted, batch_of, layers, 
 from transformers import BertConfig, BertModel
 
 from companion.tucker_export import to_lora
-from companion.tucker_lora import TuckerLoraConfig, adapter_parameters
+from companion.tucker_lora import TuckerLoraConfig, tucker_parameters
 from companion.tucker_sharing import scope
 
 each_kind = pytest.mark.parametrize("kind", MODELS)
@@ -21,7 +21,7 @@ CORE, U1, U2, U3 = R1 * R2 * R3, 4 * R1, 8 * R2, 32 * R3
 @each_share
 def test_parameters_are_counted_once(kind, share):
     model = adapted(kind, share=share)
-    counts = adapter_parameters(model)
+    counts = tucker_parameters(model)
     matrices, kinds = len(layers(model)), len(TARGETS[kind])
     if share == "qkv":  # two layers; U3 of what reads and of what writes; keys and values of a Llama have half the heads
         expected = matrices * CORE + 2 * (U1 + U2 + 2 * U3) + (2 * U1 // 2 if kind == "llama" else 0)
@@ -61,10 +61,10 @@ def test_saved_once_and_loaded_shared(kind, share, low_memory, tmp_path):
     model.save_pretrained(tmp_path)
     with safe_open(tmp_path / "adapter_model.safetensors", "pt") as file:
         sizes = [file.get_tensor(key).numel() for key in file.keys() if "tucker_" in key]  # noqa: SIM118
-    assert sum(sizes) == adapter_parameters(model)["total"]
+    assert sum(sizes) == tucker_parameters(model)["total"]
     loaded = PeftModel.from_pretrained(MODELS[kind](), tmp_path, low_cpu_mem_usage=low_memory, is_trainable=True).eval()
     assert torch.equal(logits(loaded, kind), logits(model, kind))
-    assert adapter_parameters(loaded) == adapter_parameters(model)
+    assert tucker_parameters(loaded) == tucker_parameters(model)
     assert loaded.get_nb_trainable_parameters() == model.get_nb_trainable_parameters()
     loaded.merge_adapter(safe_merge=True)
     assert torch.allclose(logits(loaded, kind), logits(model, kind), atol=1e-5)
@@ -75,11 +75,11 @@ def test_adapters_do_not_share_with_each_other(share):
     model = adapted("bert", share=share)
     before = logits(model, "bert")
     model.add_adapter("second", settings("bert", share=share, init_weights=False))
-    first, second = (adapter_parameters(model, name) for name in ("default", "second"))
+    first, second = (tucker_parameters(model, name) for name in ("default", "second"))
     assert first == second
     model.delete_adapter("second")
     model.set_adapter("default")
-    assert torch.equal(logits(model, "bert"), before) and adapter_parameters(model) == first
+    assert torch.equal(logits(model, "bert"), before) and tucker_parameters(model) == first
 
 
 def test_modules_of_other_ranks_do_not_share():
@@ -102,7 +102,7 @@ def test_what_shares_with_what():
 @each_share
 def test_a_base_in_bfloat16(share):
     model = get_peft_model(MODELS["bert"]().to(torch.bfloat16), settings("bert", share=share))
-    counts = adapter_parameters(model)
+    counts = tucker_parameters(model)
     assert counts["total"] < counts["unshared"]
     assert {p.dtype for n, p in model.named_parameters() if "tucker_" in n} == {torch.float32}
 
@@ -120,5 +120,5 @@ def test_counts_for_the_attention_of_a_base_sized_model(share, total):
     with torch.device("meta"):
         base = BertModel(BertConfig())
     targets = ["query", "key", "value", "attention.output.dense"]
-    counts = adapter_parameters(get_peft_model(base, TuckerLoraConfig(r=(4, 2, 2), target_modules=targets, share=share)))
+    counts = tucker_parameters(get_peft_model(base, TuckerLoraConfig(r=(4, 2, 2), target_modules=targets, share=share)))
     assert (counts["total"], counts["unshared"]) == (total, 48 * 1_728)
