@@ -21,7 +21,7 @@ from companion.tucker_heads import HeadShape, NumHeads, check_ranks, head_shape
 from companion.tucker_layer import FACTORS, Factor, TuckerLinear
 from companion.tucker_sharing import copies_of_shared, scope
 
-__all__ = ["TuckerLoraConfig", "TuckerLoraModel", "tucker_parameters", "register_tucker_lora"]
+__all__ = ["TuckerLoraConfig", "TuckerLoraModel", "register_tucker_lora", "tucker_parameters"]
 
 NAME = "tuckerlora"
 SHARE = ("none", "qkv", "layers")

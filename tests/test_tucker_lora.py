@@ -19,7 +19,7 @@ from transformers import T5Config, T5ForConditionalGeneration, Trainer, Training
 import companion.tucker_lora
 from companion.tucker_export import to_lora
 from companion.tucker_layer import TuckerLinear
-from companion.tucker_lora import TuckerLoraConfig, tucker_parameters, register_tucker_lora
+from companion.tucker_lora import TuckerLoraConfig, register_tucker_lora, tucker_parameters
 
 TARGETS = {
     "bert": ["query", "value", "attention.output.dense"],
