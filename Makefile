@@ -170,6 +170,7 @@ test-colab: build/.wheel .venv-colab/.installed ## run first cells and notebooks
 bench: $(INSTALLED) ## measure the speed of the package
 	$(PY) tests/bench/bench.py
 	$(PY) tests/bench/bench_gradient_flow.py
+	OMP_NUM_THREADS=1 $(PY) tests/bench/bench_tucker_lora.py
 
 clean: ## remove what was built (not the environment)
 	rm -rf _build build dist ./*.egg-info .pytest_cache .hypothesis

@@ -1,11 +1,13 @@
-"""Sphinx extension of the book's site: the ledger of claims, running times, and what follows from the repository URL.
+"""Sphinx extension of the book's site: the ledger of claims, running times, figures to move, and the repository URL.
 
 Directives: `{claims-ledger}` (every claim with its measurement and verdict, taken from the notebooks of this build) and
-`{chapter-times}` (measured minutes and memory of every chapter, taken from the record `chapter-times`).
+`{chapter-times}` (measured minutes and memory of every chapter, taken from the record `chapter-times`). A chapter with
+`<div class="movable" data-figure="NAME">` gets the scripts of that figure; other pages load none of them.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 from companion.book import claims, repository
@@ -21,6 +24,9 @@ from companion.book.pairing import read_notebook
 from companion.book.timing import latest
 
 PLANNED = "not written yet"
+# The scripts of each figure that readers move, below book/_static: its formulas, then what draws them.
+MOVABLE = {"trajectories": ("scalar-law", "trajectories"), "spectrum": ("spiked-law", "spectrum")}
+PLACE = re.compile(r'<div class="movable" data-figure="([\w-]+)">')
 
 
 def follow_repository(app: Sphinx, config: Config) -> None:
@@ -144,10 +150,26 @@ def table(head: Sequence[str], rows: Sequence[nodes.row], widths: Sequence[int],
     return nodes.table("", group, classes=[name])
 
 
+def add_movable_figures(app: Sphinx, page: str, template: str, context: dict, doctree: nodes.document | None) -> None:
+    """Let a page load what its movable figures need."""
+    names = PLACE.findall(context.get("body", ""))
+    if not names:
+        return
+    unknown = set(names) - set(MOVABLE)
+    if unknown:
+        raise ExtensionError(f"{page}: there is no movable figure {', '.join(sorted(unknown))}")
+    laws, figures = zip(*(MOVABLE[name] for name in names), strict=True)
+    for style in ("uplot/uPlot.min.css", "movable/movable.css"):
+        app.add_css_file(style)
+    for script in ("uplot/uPlot.iife.min", *(f"movable/{name}" for name in (*laws, "movable", *figures))):
+        app.add_js_file(f"{script}.js", loading_method="defer")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension."""
     app.connect("config-inited", follow_repository)
     app.connect("doctree-resolved", resolve_links)
+    app.connect("html-page-context", add_movable_figures)
     app.add_directive("claims-ledger", ClaimsLedger)
     app.add_directive("chapter-times", ChapterTimes)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

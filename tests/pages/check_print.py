@@ -28,7 +28,7 @@ PROBLEMS = r"""() => {
     if (shown(menu)) problems.push(`printed but of no use on paper: ${words(menu)}`);
 
   for (const part of document.querySelectorAll("article :is(p, pre, li, img, td, mjx-container)"))
-    if (!part.closest("summary") && !shown(part)) problems.push(`not printed: ${words(part)}`);
+    if (!part.closest("summary, .movable-panel") && !shown(part)) problems.push(`not printed: ${words(part)}`);
 
   const right = document.documentElement.clientWidth + 1;
   for (const part of document.querySelectorAll("article *")) {

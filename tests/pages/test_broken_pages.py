@@ -9,6 +9,7 @@ from pathlib import Path
 import check_axe
 import check_keyboard
 import check_links
+import check_movable
 import check_print
 import check_rendering
 import pytest
@@ -25,10 +26,29 @@ GOOD = f"""
 <div class="cell_output"><figure><img src="{PICTURE}" alt="A square"><figcaption>One square.</figcaption></figure></div>
 <details class="hide"><summary>Show the answer</summary><p>The answer is forty-two, and it is folded.</p></details>
 <p id="place">See <a href="#place">this place</a>.</p>
+<link rel="stylesheet" href="STATIC/movable/movable.css">
+<div class="movable" data-figure="spectrum"><em>Here the site has a figure.</em></div>
+<script defer src="STATIC/uplot/uPlot.iife.min.js"></script>
+<script defer src="STATIC/movable/spiked-law.js"></script>
+<script defer src="STATIC/movable/movable.js"></script>
+<script defer src="STATIC/movable/spectrum.js"></script>
 """
 CAPTION = "<figcaption>One square.</figcaption>"
 PLACE = '<p id="place">'
 CLOSE = "</article>"
+PANEL = "document.querySelector('.movable-panel')"
+
+
+def later(action: str) -> str:
+    """The end of an article with a script that acts when the page is complete."""
+    return f"<script>addEventListener('load', () => {{ {action}; }})</script>{CLOSE}"
+
+
+def swallow(event: str, condition: str) -> str:
+    """The end of an article with a script that keeps some events from everybody else."""
+    handler = f"(event) => {{ if ({condition}) event.stopImmediatePropagation(); }}"
+    return f"<script>addEventListener('{event}', {handler}, true)</script>{CLOSE}"
+
 
 # What is replaced, by what, and words of the report; the checks by the name of the list.
 BROKEN: dict[str, list[tuple[str, str, str]]] = {
@@ -84,6 +104,19 @@ BROKEN: dict[str, list[tuple[str, str, str]]] = {
         (CLOSE, "<style>@media print { body { background: #111 !important } }</style>" + CLOSE, "dark paper"),
         (CLOSE, "<style>@media print { p { color: #ddd !important } }</style>" + CLOSE, "pale text"),
     ],
+    "movable": [
+        ("movable/spectrum.js", "movable/movable.js", "no figure"),
+        ('class="movable"', 'class="still"', "not needed"),
+        (CLOSE, swallow("input", "event.target.type === 'range'"), "does not change the picture"),
+        (CLOSE, swallow("click", "event.target.matches('.movable-panel button')"), "changes nothing"),
+        (CLOSE, later(f"{PANEL}.querySelector('.movable-summary').removeAttribute('aria-live')"), "not announced"),
+        (CLOSE, later(f"{PANEL}.querySelector('label').remove()"), "without a label"),
+        (CLOSE, later(f"{PANEL}.querySelector('output').hidden = true"), "does not show"),
+        (CLOSE, later("spikedLaw.observed = () => NaN"), "NaN"),
+        (CLOSE, "<style>.movable-plot canvas { visibility: hidden }</style>" + CLOSE, "cannot be seen"),
+        (CLOSE, "<style>@media print { .movable-panel { display: block !important } }</style>" + CLOSE, "on paper"),
+        (CLOSE, "<style>@media print { .movable em { display: none !important } }</style>" + CLOSE, "on paper"),
+    ],
     "axe": [
         (CLOSE, '<p style="color: #999">Pale in the light.</p>' + CLOSE, "color-contrast (light"),
         (CLOSE, '<p style="color: #333">Dark in the dark.</p>' + CLOSE, "color-contrast (dark"),
@@ -118,6 +151,11 @@ def keyboard(result: OpenPage) -> list[str]:
     return [problem for check in checks for problem in check(result.page)]
 
 
+def movable(result: OpenPage) -> list[str]:
+    """All checks of the figures that readers move."""
+    return check_movable.movable_problems(result.page)
+
+
 def paper(result: OpenPage) -> list[str]:
     """All checks of the print."""
     return check_print.print_problems(result.page) + check_print.pdf_problems(result.page)
@@ -129,7 +167,7 @@ def axe(result: OpenPage) -> list[str]:
     return [problem for theme in ("light", "dark") for problem in check_axe.axe_problems(result.page, theme, 1280)]
 
 
-IN_BROWSER = {"rendering": rendering, "keyboard": keyboard, "print": paper, "axe": axe}
+IN_BROWSER = {"rendering": rendering, "keyboard": keyboard, "movable": movable, "print": paper, "axe": axe}
 CASES = [(name, *case) for name, cases in BROKEN.items() for case in cases]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import check_axe
 import check_keyboard
 import check_links
+import check_movable
 import check_print
 import check_rendering
 import pytest
@@ -52,6 +53,11 @@ def test_keyboard(shown: OpenPage) -> None:
         + check_keyboard.fold_problems(shown.page)
         + check_keyboard.tab_problems(shown.page)
     )
+
+
+def test_movable(shown: OpenPage) -> None:
+    """Figures that readers move do so by the keyboard alone, in both themes, and give way to words on paper."""
+    report(check_movable.movable_problems(shown.page) + check_rendering.message_problems(shown))
 
 
 def test_print(shown: OpenPage) -> None:

@@ -1,0 +1,141 @@
+"""Ranks of Tucker-LoRA along each mode, from the first gradient and its sign-flip floors (P2 Algorithm 1 by modes)."""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from companion.gradients import GradientSpectrum, MeanGradient, spectrum_of
+from companion.rank_rules import make_rule
+from companion.spectral_lora import Rule
+from companion.tucker_heads import HeadShape, NumHeads, head_shape
+
+__all__ = ["mode_spectra", "tucker_rank_pattern"]
+
+
+def tucker_rank_pattern(
+    gradients: Mapping[str, MeanGradient],
+    model: nn.Module,
+    rule: Rule = "floor",
+    max_ranks: tuple[int, int, int] | None = None,
+    min_ranks: tuple[int, int, int] = (1, 1, 1),
+    num_heads: NumHeads = "auto",
+) -> dict[str, tuple[int, int, int]]:
+    """Ranks along heads, head_dim and d_model for every matrix, ready for ``TuckerLoraConfig(rank_pattern=...)``.
+
+    Parameters
+    ----------
+    gradients : mapping of str to MeanGradient
+        By full module name, from `companion.gradients.mean_gradients` with some flips.
+    model : nn.Module
+        The base model, which tells how many heads each module has.
+    rule : str or callable
+        As in `companion.spectral_lora.spectral_ranks`, applied to the spectrum of each unfolding.
+    max_ranks, min_ranks : (int, int, int)
+        Ranks are clipped to this range and to the dimensions. No rank stays above the product of the other two: the
+        unfolding could not have it.
+    num_heads : "auto", int or dict of str to int
+        As in `companion.tucker_lora.TuckerLoraConfig`.
+
+    Returns
+    -------
+    dict of str to (int, int, int)
+        Keys are full names, escaped, since PEFT reads them as regular expressions; ``target_modules="|".join(pattern)``
+        adapts exactly these modules.
+
+    Raises
+    ------
+    TypeError
+        A module that is no ordinary linear layer.
+    ValueError
+        No gradient, an unknown rule, a module without heads, limits that are not integers in order, or a floor rule
+        with gradients that have no flips.
+
+    Notes
+    -----
+    The floor of mode k is the largest singular value of the mode-k unfoldings of the sign-flipped gradients: what noise
+    of this shape reaches along this mode. P2 takes the largest gap of the gradient's singular values (``rule="gap"``).
+
+    Examples
+    --------
+    With `model` and `batches` from `companion.data`::
+
+        gradients = mean_gradients(model, batches, ["query", "value"])
+        pattern = tucker_rank_pattern(gradients, model, max_ranks=(4, 8, 8))
+        config = TuckerLoraConfig(target_modules="|".join(pattern), rank_pattern=pattern)
+    """
+    if not gradients:
+        raise ValueError("gradients: got an empty mapping; accepted: at least one matrix")
+    limits = (None,) * 3 if max_ranks is None else tuple(max_ranks)
+    for low, high in zip(min_ranks, limits, strict=True):
+        if not isinstance(low, int) or low < 1 or (high is not None and (not isinstance(high, int) or high < low)):
+            accepted = "accepted: three integers each, 1 <= min <= max"
+            raise ValueError(f"min_ranks, max_ranks: got {min_ranks} and {max_ranks}; {accepted}")
+    rank_of, pattern = make_rule(rule), {}
+    spectra = mode_spectra(gradients, model, num_heads)
+    # the first key that fits the end of a name is taken, so a name that ends in another one comes first
+    for name in sorted(spectra, key=len, reverse=True):
+        ranks = []
+        for spectrum, low, high in zip(spectra[name], min_ranks, limits, strict=True):
+            size = spectrum.shape[0]
+            ranks.append(int(np.clip(rank_of(spectrum), min(low, size), min(high or size, size))))
+        pattern[re.escape(name)] = _possible(ranks)
+    return pattern
+
+
+def mode_spectra(
+    gradients: Mapping[str, MeanGradient], model: nn.Module, num_heads: NumHeads = "auto"
+) -> dict[str, tuple[GradientSpectrum, GradientSpectrum, GradientSpectrum]]:
+    """Singular values of the three unfoldings of every gradient, with the floors of its sign-flipped companions.
+
+    Parameters
+    ----------
+    gradients, model, num_heads
+        As in `tucker_rank_pattern`.
+
+    Returns
+    -------
+    dict of str to three GradientSpectrum
+        Along heads, head_dim and d_model: the higher-order singular values (P2 appendix F.1). By full module name.
+
+    Raises
+    ------
+    TypeError
+        A module that is no ordinary linear layer.
+    ValueError
+        A module without heads.
+
+    Examples
+    --------
+    With `model` and `batches` from `companion.data`::
+
+        gradients = mean_gradients(model, batches, ["query", "value"])
+        for name, (heads, head_dim, d_model) in mode_spectra(gradients, model).items():
+            print(name, heads.singular_values / heads.noise_floor)
+    """
+    found = {}
+    for name, gradient in gradients.items():
+        shape = head_shape(model, name, num_heads)
+        mean, flipped = _as_tensor(gradient.mean, shape), _as_tensor(gradient.flipped, shape)
+        unfolded = ((_unfold(mean, mode), _unfold(flipped, mode)) for mode in (-3, -2, -1))
+        found[name] = tuple(spectrum_of(MeanGradient(total, flips, gradient.n_examples)) for total, flips in unfolded)
+    return found
+
+
+def _as_tensor(matrices: Tensor, shape: HeadShape) -> Tensor:
+    """(..., out, in) as (..., heads, head_dim, d_model)."""
+    rows = matrices.mT if shape.on_input else matrices
+    return rows.reshape(*rows.shape[:-2], *shape.modes)
+
+
+def _unfold(tensors: Tensor, mode: int) -> Tensor:
+    """(..., d1, d2, d3) as (..., d_mode, product of the others)."""
+    return torch.movedim(tensors, mode, -3).flatten(-2)
+
+
+def _possible(ranks: list[int]) -> tuple[int, int, int]:
+    """No rank above the product of the other two; only the largest can be."""
+    r1, r2, r3 = ranks
+    return min(r1, r2 * r3), min(r2, r1 * r3), min(r3, r1 * r2)

@@ -1,0 +1,34 @@
+"""Which modules of a Tucker-LoRA model share factors, and which keys of its state dict are then the same tensor."""
+
+import re
+
+from torch import nn
+
+from companion.tucker_layer import FACTORS, TuckerLinear
+
+
+def scope(share: str, name: str) -> str:
+    """Modules with the same scope share factors of the same size."""
+    if share == "none":
+        return name
+    if share == "layers":
+        return re.sub(r"\.\d+(?=\.)", ".*", f".{name}")
+    parts = name.split(".")
+    numbers = [place for place, part in enumerate(parts) if part.isdigit()]
+    for place in range(numbers[-1] + 1 if numbers else 0, len(parts)):
+        if "att" in parts[place].lower():
+            return ".".join(parts[: place + 1])
+    return name.rpartition(".")[0]
+
+
+def copies_of_shared(model: nn.Module, adapter: str) -> dict[str, str]:
+    """State dict keys of shared factors after the first, with the key of the first."""
+    first, copies = {}, {}
+    for name, module in model.named_modules():
+        if isinstance(module, TuckerLinear) and adapter in module.r:
+            for factor in FACTORS:
+                key = f"{name}.{factor}.{adapter}.weight"
+                before = first.setdefault(id(getattr(module, factor)[adapter]), key)
+                if before != key:
+                    copies[key] = before
+    return copies
