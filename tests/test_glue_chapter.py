@@ -164,6 +164,19 @@ def test_one_seed_is_shown_and_not_compared(tmp_path):
     assert "(1)" in texts[2] and "±" not in texts[2] and "No method" in texts[3]
 
 
+def test_a_task_judges_ranks_only_where_lora_is_clearly_above_the_probe(tmp_path):
+    def scores(gap_to_probe):
+        runs = [*final_runs(("stsb",)), *(glue_run("rte", "uniform", s, 60 + 0.1 * s) for s in range(5))]
+        runs += [glue_run("rte", "probe", s, 60 - gap_to_probe + 0.3 * (-1) ** s) for s in range(5)]
+        return gt.final(gt.load(written(tmp_path, runs, f"{gap_to_probe}.jsonl")))
+
+    assert set(gt.judges(scores(5.0))) == {"stsb", "rte"}
+    assert gt.judges(scores(0.0)) == gt.judges(scores(-5.0)) == ["stsb"]
+    unknown = scores(5.0)
+    assert gt.judges(unknown[unknown.index.get_level_values("method") != "probe"]) == []
+    assert np.isnan(gt.average(unknown, "gap", "uniform", [])).all()
+
+
 def test_two_tasks_are_compared_and_averaged(complete):
     texts = everything(complete, gt.load("none"))
     assert "missing: " not in texts[0].split("\n")[0] and "(5)" in texts[2] and texts[2].split("\n")[0].split() == ["STS-B", "(P2)", "RTE", "(P2)", "MRPC", "(P2)"]

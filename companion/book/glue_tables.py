@@ -23,8 +23,8 @@ from companion.truth_tables import alone_table, marginal_values, planted_table
 
 __all__ = [
     "METHODS", "PRINTED_NAMES", "SEEDS", "TASKS", "average", "by_budget", "comparison", "comparison_text",
-    "cost_ratio", "final", "greedy", "in_words", "leaderboard", "load", "missing", "moved_ranks", "one_percent", "open_grids",
-    "oracle_values", "power", "printed_difference", "same_ranks", "scores_as", "study_tasks", "table_3", "task_name", "tuning",
+    "cost_ratio", "final", "greedy", "in_words", "judges", "leaderboard", "load", "missing", "moved_ranks",
+    "one_percent", "open_grids", "oracle_values", "power", "printed_difference", "same_ranks", "scores_as", "study_tasks", "table_3", "task_name", "tuning",
     "tuning_text", "within",
 ]  # fmt: skip
 
@@ -275,6 +275,12 @@ def average(
     return found.difference, found.high - found.difference
 
 
+def judges(scores: pd.Series, reference: str = "probe", method: str = "uniform") -> list[str]:
+    """Tasks where LoRA is clearly above the probe (95 % interval): elsewhere no way to place ranks can show its worth."""
+    table = comparison(scores, reference)
+    return [task for task, name in table.index if name == method and table.loc[(task, name), "low"] > 0]
+
+
 def scores_as(methods: Mapping[str, tuple[pd.Series, str]]) -> pd.Series:
     """Scores under other names: of each series the runs of one method, so that two settings can be compared."""
     parts = []
@@ -284,9 +290,14 @@ def scores_as(methods: Mapping[str, tuple[pd.Series, str]]) -> pd.Series:
     return pd.concat(parts)
 
 
-def by_budget(records: pd.DataFrame, ranks: Iterable[int] = (1, 2, 4, 8, 16), least_tasks: int = LEAST_TASKS) -> pd.DataFrame:
+def by_budget(
+    records: pd.DataFrame,
+    tasks: Sequence[str] | None = None,
+    ranks: Iterable[int] = (1, 2, 4, 8, 16),
+    least_tasks: int = LEAST_TASKS,
+) -> pd.DataFrame:
     """Difference of the gap rule from uniform ranks at every budget that is recorded (P2 figure 6b); rows by rank."""
-    rows = {rank: average(final(records, SETTING | {"rank": rank}), "gap", "uniform", least_tasks=least_tasks) for rank in ranks}
+    rows = {rank: average(final(records, SETTING | {"rank": rank}), "gap", "uniform", tasks, least_tasks) for rank in ranks}
     return pd.DataFrame.from_dict(rows, orient="index", columns=["difference", "error"]).dropna()
 
 
