@@ -190,7 +190,7 @@ def run_glue(
     seeds : iterable of int
         Of the final runs.
     setting : mapping
-        `SETTING`, `PAPER` or one of your own with the same keys.
+        `companion.glue_run.SETTING`, `companion.glue_run.PAPER` or one of your own with the same keys.
     minutes, workers
         As for `companion.study.run_study`.
 

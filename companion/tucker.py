@@ -41,7 +41,7 @@ __all__ = [
 
 
 class Tucker(NamedTuple):
-    """A tensor in Tucker form, ``G x_1 U_1 ... x_N U_N`` (P2 eq. 8 and 25).
+    """A tensor in Tucker form, ``G x_1 U_1 x_2 … x_N U_N`` (P2 eq. 8 and 25).
 
     Attributes
     ----------
