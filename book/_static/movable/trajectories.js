@@ -45,7 +45,7 @@
   }
 
   function build(stage) {
-    const table = movable.table("Half-times in units of 1/λ", ["Mode", "Strength", "Exact", "Theorem 4.2(b)"]);
+    const table = movable.table("Half-times (1 / unit of λ)", ["Mode", "Strength", "Exact", "Theorem 4.2(b)"]);
     let now = null;
     let made = null;
 
@@ -78,7 +78,7 @@
           x: { time: false, range: () => [0, now?.end ?? 1] },
           y: log ? { distr: 3, range: () => [FLOOR, 5] } : { range: () => [0, 1.06 * FIRST] },
         },
-        axes: [{ label: "time t (1/λ)", size: 28 }, { label: "singular value", size: 44, ...(log ? { splits: () => DECADES } : {}) }],
+        axes: [{ label: "time t (1 / unit of λ)", size: 28 }, { label: "singular value", size: 44, ...(log ? { splits: () => DECADES } : {}) }],
         series: [...dashed, ...series],
         hooks: { draw: [(u) => { if (now) rings(u); }] },
       });
