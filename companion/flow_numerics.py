@@ -11,14 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.integrate import solve_ivp
 
-from companion import _factors, _validate
+from companion import _factors, _ode, _validate
 from companion.curvature import Curvature, hessian, quadratic_loss
 
 __all__ = ["Trajectory", "descend", "integrate", "quadratic_loss"]
 
-METHODS = ("DOP853", "RK45", "RK23", "Radau", "BDF", "LSODA")
 OPTIMIZERS = ("gd", "momentum", "adam", "adamw")
 Rule = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -122,7 +120,7 @@ def integrate(
         Shapes that do not fit, r = 0, NaN, times that are negative or not sorted, a curvature that is not symmetric or has a
         negative eigenvalue, or an unknown method.
     RuntimeError
-        The solver gave up; its message is passed on.
+        The solver gave up or left the finite numbers; its message is passed on.
 
     Examples
     --------
@@ -135,20 +133,9 @@ def integrate(
     """
     goal, a, b = _factors.start(target, a0, b0)
     t = np.atleast_1d(_factors.moments(times))
-    _factors.choice("method", method, METHODS)
-    relative = _validate.positive("rtol", rtol)
     first = np.concatenate([a.ravel(), b.ravel()])
-    absolute = relative * min(1.0, np.max(np.abs(first)) or 1.0) if atol is None else _validate.positive("atol", atol)
-    slopes = _slopes(goal, a.shape[1], curvature)
-    x, now, states = first, 0.0, []
-    for time in t:
-        if time > now:  # a step ends at each of the times: interpolating inside a step would cost four digits
-            found = solve_ivp(lambda _, x: slopes(x), (now, time), x, method=method, rtol=relative, atol=absolute)
-            if not found.success:
-                raise RuntimeError(f"{method} stopped at time {found.t[-1]:.4g}: {found.message}")
-            x, now = found.y[:, -1], time
-        states.append(x)
-    return _trajectory(t, np.array(states), a.shape, b.shape)
+    found = _ode.states(_slopes(goal, a.shape[1], curvature), first, t, method, rtol, atol)
+    return _trajectory(t, found, a.shape, b.shape)
 
 
 def descend(

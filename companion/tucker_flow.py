@@ -19,9 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.integrate import solve_ivp
 
-from companion import _factors, _stacks, _tensors, _validate
+from companion import _factors, _ode, _stacks, _tensors, _validate
 from companion.tucker import Tucker
 
 __all__ = [
@@ -34,7 +33,6 @@ __all__ = [
 ]
 
 STARTS = ("small", "core-zero", "orthonormal")
-METHODS = ("DOP853", "RK45", "RK23", "Radau", "BDF", "LSODA")
 
 
 @dataclass(frozen=True)
@@ -238,7 +236,7 @@ def integrate(
     TypeError, ValueError
         Shapes that do not fit, NaN or infinity, times that are negative or not sorted, an unknown method.
     RuntimeError
-        The solver gave up; its message is passed on.
+        The solver gave up or left the finite numbers; its message is passed on.
 
     Examples
     --------
@@ -253,24 +251,13 @@ def integrate(
     core, factors = _tensors.core_and_factors("start", start)
     goal = _stacks.goal(target, tuple(len(a) for a in factors))
     t = np.atleast_1d(_factors.moments(times))
-    _factors.choice("method", method, METHODS)
-    relative = _validate.positive("rtol", rtol)
-    first = _stacks.pack(core, factors)
-    absolute = relative * min(1.0, np.max(np.abs(first)) or 1.0) if atol is None else _validate.positive("atol", atol)
     shapes = [core.shape, *(a.shape for a in factors)]
 
-    def slopes(_: float, x: np.ndarray) -> np.ndarray:
+    def slope(x: np.ndarray) -> np.ndarray:
         return _stacks.pack(*_stacks.slopes(goal, *_stacks.unpack(x, shapes)))
 
-    x, now, states = first, 0.0, []
-    for time in t:
-        if time > now:  # a step ends at each of the times: interpolating inside a step would cost digits
-            found = solve_ivp(slopes, (now, time), x, method=method, rtol=relative, atol=absolute)
-            if not found.success:
-                raise RuntimeError(f"{method} stopped at time {found.t[-1]:.4g}: {found.message}")
-            x, now = found.y[:, -1], time
-        states.append(x)
-    return TuckerPath(t, *_stacks.unpack(np.array(states), shapes))
+    found = _ode.states(slope, _stacks.pack(core, factors), t, method, rtol, atol)
+    return TuckerPath(t, *_stacks.unpack(found, shapes))
 
 
 def descend(target: ArrayLike, start: Tucker, *, steps: int, step_size: float, every: int = 1) -> TuckerPath:

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.integrate import quad, solve_ivp
+from scipy.integrate import quad
 from scipy.special import beta
 
-from companion import _factors, _stacks, _tensors, _validate
+from companion import _factors, _ode, _stacks, _tensors, _validate
 from companion.tucker import Tucker
 
 __all__ = ["Coupling", "GramDefect", "coupling", "gram_defect", "tucker_half_time", "tucker_scalar_flow"]
@@ -66,17 +66,12 @@ def tucker_scalar_flow(
     goal = _validate.positive("strength", strength)
     g, constants = _start(start, eps, power)
 
-    def slope(_: float, g: np.ndarray) -> np.ndarray:
+    def slope(g: np.ndarray) -> np.ndarray:
         grown = _product(g, constants)
         return (goal - g * grown) * grown
 
-    state, now, states = np.array([g]), 0.0, []
-    for time in np.atleast_1d(t):
-        if time > now:
-            state = solve_ivp(slope, (now, time), state, method="LSODA", rtol=1e-12, atol=1e-14).y[:, -1]
-            now = time
-        states.append(state[0] * _product(state[0], constants))
-    return _factors.like(t, np.array(states))
+    core = _ode.states(slope, np.array([g]), np.atleast_1d(t), "LSODA", rtol=1e-12, atol=1e-14)[:, 0]
+    return _factors.like(t, np.array([g * _product(g, constants) for g in core]))
 
 
 def tucker_half_time(

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from companion.flow_numerics import METHODS, OPTIMIZERS, Trajectory, descend, integrate, quadratic_loss
+from companion import _ode
+from companion.flow_numerics import OPTIMIZERS, Trajectory, descend, integrate, quadratic_loss
 from companion.gradient_flow import ExactFlow, balance, balance_defect
 from flow_problems import STRENGTHS, frame, lora_problem, with_spectrum
 
@@ -22,7 +23,7 @@ def positive(rng, size):
 # --- Integration. ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", _ode.METHODS)
 def test_methods_agree_with_the_exact_flow(method):
     target, a0 = lora_problem(0, 6, 5, 2, 0.3)
     path = integrate(target, a0, None, [0.0, 1.0, 4.0], method=method, rtol=1e-8)
@@ -264,15 +265,13 @@ def test_noise_needs_a_seed():
         descend(TARGET, START, steps=1.5, step_size=0.1)
 
 
-def test_solver_that_gives_up(monkeypatch):
-    from companion import flow_numerics
-
-    class Stopped:
-        success, message, t = False, "Required step size is less than spacing between numbers.", np.array([0.0, 0.5])
-
-    monkeypatch.setattr(flow_numerics, "solve_ivp", lambda *_, **__: Stopped)
-    with pytest.raises(RuntimeError, match="DOP853 stopped at time 0.5: Required step size"):
-        integrate(TARGET, START, None, [1.0])
+@pytest.mark.parametrize("method", _ode.METHODS)
+def test_solvers_that_give_up(method):
+    """A pole at t = 1, and a slope that is not finite to begin with."""
+    with pytest.raises(RuntimeError, match=f"{method} stopped (at|after) time"):
+        _ode.states(lambda x: x**2, np.ones(1), np.array([0.5, 2.0]), method, rtol=1e-6)
+    with pytest.raises(RuntimeError, match=f"{method} stopped after time 0: the slope overflows"):
+        integrate(TARGET, 1e200 * START, 1e200 * np.ones((2, 2)), [1.0], method=method)
 
 
 @pytest.mark.parametrize(

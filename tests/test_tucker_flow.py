@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorly
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
@@ -68,6 +68,7 @@ def test_a_step_is_a_step_down_the_gradient(seed, shape):
 
 @settings(max_examples=15, deadline=None)
 @given(seeds, sizes())
+@example(25, ((3, 4, 3, 3), (1, 2, 3, 2)))  # the solver's first trial step overflows
 def test_balance_of_every_mode_is_conserved(seed, shape):
     rng = np.random.default_rng(seed)
     target, start = rng.standard_normal(shape[0]), any_point(rng, *shape)
