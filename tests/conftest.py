@@ -5,18 +5,17 @@ import pytest
 
 @pytest.fixture(scope="session")
 def lively_folder(tmp_path_factory):
-    """A random BERT of the smallest size whose attention does something, with MiniLM's tokenizer."""
-    import torch
-    from transformers import BertConfig, BertForSequenceClassification
+    """A random BERT of the smallest size whose attention does something."""
+    from tiny_models import save_bert
 
-    from companion import data
+    return save_bert(tmp_path_factory.mktemp("lively-bert"), initializer_range=0.2)
 
-    folder = tmp_path_factory.mktemp("lively-bert")
-    tokenizer = data.load_tokenizer("minilm")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-        config = BertConfig(vocab_size=len(tokenizer), initializer_range=0.2, **sizes)
-        BertForSequenceClassification(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+
+@pytest.fixture
+def data_dir(tmp_path, monkeypatch):
+    """An empty data folder named by COMPANION_DATA_DIR, and a hub that cannot be reached."""
+    monkeypatch.setenv("COMPANION_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"

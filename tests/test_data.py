@@ -25,16 +25,6 @@ def glue_folder() -> Path | None:
 USER_GLUE = glue_folder()
 
 
-@pytest.fixture
-def data_dir(tmp_path, monkeypatch):
-    """An empty data folder named by COMPANION_DATA_DIR, and a hub that cannot be reached."""
-    monkeypatch.setenv("COMPANION_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    (tmp_path / "data").mkdir()
-    return tmp_path / "data"
-
-
 def write_rte(folder: Path, frame: pd.DataFrame) -> Path:
     path = folder / "glue" / "rte" / "train-00000-of-00001.parquet"
     path.parent.mkdir(parents=True)

@@ -29,16 +29,6 @@ FULL = os.environ.get("COMPANION_DATA_DIR")
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
-@pytest.fixture
-def offline(tmp_path, monkeypatch):
-    """An empty data folder named by COMPANION_DATA_DIR, and a hub that cannot be reached."""
-    monkeypatch.setenv("COMPANION_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    (tmp_path / "data").mkdir()
-    return tmp_path / "data"
-
-
 def pictures(n, height=8, width=8, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (n, height, width, 3), dtype=np.uint8)
 
@@ -156,8 +146,8 @@ def test_sample_and_slices_keep_images_and_origin():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_cifar_from_a_folder_whatever_the_encoding(offline, kind):
-    shown, _ = write_cifar(offline, kind=kind)
+def test_cifar_from_a_folder_whatever_the_encoding(data_dir, kind):
+    shown, _ = write_cifar(data_dir, kind=kind)
     frame = load_images("cifar100")
     assert np.array_equal(np.stack(frame["image"]), shown) and frame["label"].tolist() == list(range(12))
     assert frame.attrs["source"] == "folder" and frame.attrs["subset"] is True
@@ -165,9 +155,9 @@ def test_cifar_from_a_folder_whatever_the_encoding(offline, kind):
     assert load_images("cifar100", classes=range(10, 100))["label"].tolist() == [0, 1]
 
 
-def test_only_the_classes_asked_for_are_decoded(offline):
+def test_only_the_classes_asked_for_are_decoded(data_dir):
     content = [encoded(picture) for picture in pictures(4, 32, 32)]
-    write(offline / CIFAR.splits["train"].path, [*content[:3], b"no image"], [0, 1, 0, 2], "img", "fine_label")
+    write(data_dir / CIFAR.splits["train"].path, [*content[:3], b"no image"], [0, 1, 0, 2], "img", "fine_label")
     assert len(load_images("cifar100", classes=[0])) == 2
     with pytest.raises(DataIntegrityError, match="train': image 3 of those asked for cannot be decoded"):
         load_images("cifar100")
@@ -176,20 +166,20 @@ def test_only_the_classes_asked_for_are_decoded(offline):
 
 
 @pytest.mark.parametrize("labels", [[0, 100], [-1, 0], [0.5, 1.0]])
-def test_labels_out_of_range(offline, labels):
-    write_cifar(offline, 2, labels)
+def test_labels_out_of_range(data_dir, labels):
+    write_cifar(data_dir, 2, labels)
     with pytest.raises(DataIntegrityError, match="'fine_label' .* 'cifar100' has integers from 0 to 99"):
         load_images("cifar100")
 
 
-def test_cifar_that_is_nowhere_names_the_options(offline):
+def test_cifar_that_is_nowhere_names_the_options(data_dir):
     with pytest.raises(DataUnavailableError) as caught:
         load_images("cifar100", "test")
     for hint in ("holds cifar100/test-00000-of-00001.parquet", "COMPANION_DATA_DIR", FASHION, "uoft-cs/cifar100", "OFFLINE"):
         assert hint in str(caught.value)
 
 
-def test_cifar_from_the_hub_is_checked(offline, tmp_path, monkeypatch):
+def test_cifar_from_the_hub_is_checked(data_dir, tmp_path, monkeypatch):
     _, path = write_cifar(tmp_path / "hub")
     asked = []
 

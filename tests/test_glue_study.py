@@ -5,8 +5,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from transformers import BertConfig, BertForSequenceClassification
 
 from companion import data, glue_study
 from companion.cli import main
@@ -16,19 +14,12 @@ from companion.metrics import METRICS
 from companion.runs import key_of
 from companion.study import append_record, read_records
 from companion.study_tables import compare_methods, final_scores, of_chosen_rate, overall, score_table
+from tiny_models import save_bert
 
 
 @pytest.fixture(scope="module")
 def tiny_folder(tmp_path_factory):
-    """A random BERT of the smallest size, saved as any model is, with MiniLM's tokenizer."""
-    folder = tmp_path_factory.mktemp("tiny-bert")
-    tokenizer = data.load_tokenizer("minilm")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-        BertForSequenceClassification(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+    return save_bert(tmp_path_factory.mktemp("tiny-bert"))
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Small real models of four architectures, and batches for them."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import nn
@@ -14,6 +16,8 @@ from transformers import (
     ViTForImageClassification,
 )
 
+from companion import data
+
 
 def tiny_bert(n_labels: int = 2, seed: int = 0) -> nn.Module:
     with torch.random.fork_rng():
@@ -22,6 +26,17 @@ def tiny_bert(n_labels: int = 2, seed: int = 0) -> nn.Module:
             vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, num_labels=n_labels
         )
         return BertForSequenceClassification(config).eval()
+
+
+def save_bert(folder: Path, **changes: float) -> str:
+    """The folder, with a random BERT saved as any model is and MiniLM's tokenizer."""
+    tokenizer = data.load_tokenizer("minilm")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+        BertForSequenceClassification(BertConfig(vocab_size=len(tokenizer), **sizes | changes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
 
 
 def tiny_llama(seed: int = 0) -> nn.Module:
