@@ -95,7 +95,7 @@ def _study(arguments: argparse.Namespace) -> int:
     for failure in failed_records(arguments.records)[:3]:
         print(f"failed: {failure['config']['method']} on {failure['config']['task']}: {failure['error']}", file=sys.stderr)
     records = read_records(arguments.records)
-    if "config.split" in records and (records["config.split"] == "validation").any():
+    if "config.split" in records and (records["config.split"] != "tuning").any():
         scores = study_tables.final_scores(records, **setting)
         print(study_tables.score_table(scores).round(2).to_string(na_rep="-"))
     return int(any(outcome.failed for outcome in outcomes))

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import cross_validate
 from torch import nn
 
 if TYPE_CHECKING:
@@ -86,9 +86,8 @@ def warm_up_head(model: nn.Module, dataloader: "DataLoader", folds: int = 5) -> 
         raise ValueError(f"dataloader: got {len(labels)} examples; a fit with {folds} folds takes at least {4 * folds}")
     if head.out_features > 1 and set(np.unique(labels)) != set(range(head.out_features)):
         raise ValueError(f"dataloader: got labels {np.unique(labels).tolist()}; accepted: each of 0 … {head.out_features - 1}")
-    search = _head_search(head.out_features == 1, folds).fit(features, labels)
-    fit = search.best_estimator_
-    if search.best_index_ == _STRONGEST[head.out_features == 1]:
+    strongest, cross_validated, fit = _fitted(features, labels, head.out_features == 1, folds)
+    if strongest:
         warnings.warn(
             "the frozen features do not predict the labels: cross-validation chose the strongest penalty, and the head is "
             "close to zero; use more examples",
@@ -100,28 +99,37 @@ def warm_up_head(model: nn.Module, dataloader: "DataLoader", folds: int = 5) -> 
     head.weight.copy_(torch.from_numpy(weight))
     if head.bias is not None:
         head.bias.copy_(torch.from_numpy(bias))
-    return float(search.cv_results_["mean_test_score"][search.best_index_])
+    return cross_validated
 
 
-_STRONGEST = {True: 6, False: 0}  # place of the strongest penalty in the grids below, for regression and classification
+def _fitted(features: np.ndarray, labels: np.ndarray, regression: bool, folds: int) -> tuple[bool, float, BaseEstimator]:
+    """Whether the strongest penalty is the best, the cross-validated score with the best one, and the fit with it.
 
-
-def _head_search(regression: bool, folds: int) -> GridSearchCV:
-    """Grid over the penalty; ``score`` is what is reported, ``loss`` what is minimised."""
-    estimator: BaseEstimator
+    From the strongest penalty down, until the cross-validated loss rises: weaker ones would take most of the time, and
+    the loss has one minimum along the path.
+    """
     if regression:
-        estimator, grid, score, loss = Ridge(), {"alpha": np.logspace(-2, 4, 7)}, "r2", "neg_mean_squared_error"
-    else:
-        estimator, grid = LogisticRegression(max_iter=5000, tol=1e-6), {"C": np.logspace(-5, 2, 8)}
-        score, loss = "accuracy", "neg_log_loss"
-    return GridSearchCV(estimator, grid, scoring={"score": score, "loss": loss}, refit="loss", cv=folds)
+        path = [Ridge(alpha=alpha) for alpha in np.logspace(4, -2, 7)]
+        measured = {"score": "r2", "loss": "neg_mean_squared_error"}
+    else:  # a tolerance for choosing; the fit itself has converged, see `warm_up_head`
+        path = [LogisticRegression(max_iter=5000, tol=1e-4, C=c) for c in np.logspace(-5, 2, 8)]
+        measured = {"score": "accuracy", "loss": "neg_log_loss"}
+    best, least, score = path[0], np.inf, np.nan
+    for estimator in path:
+        found = cross_validate(estimator, features, labels, scoring=measured, cv=folds)
+        loss = -found["test_loss"].mean()
+        if loss > least:
+            break
+        best, least, score = estimator, loss, float(found["test_score"].mean())
+    final = best if regression else best.set_params(tol=1e-6)
+    return best is path[0], score, final.fit(features, labels)
 
 
 def _features(model: nn.Module, dataloader: "DataLoader") -> tuple[np.ndarray, np.ndarray]:
     """What enters the last linear layer, (examples, features) in float64, and the labels (examples,)."""
     features: list[torch.Tensor] = []
     labels: list[torch.Tensor] = []
-    hook = head_of(model).register_forward_pre_hook(lambda module, args: features.append(args[0].double().cpu()))
+    hook = head_of(model).register_forward_pre_hook(lambda module, args: features.append(args[0].detach().double().cpu()))
     modes = {module: module.training for module in model.modules()}
     try:
         model.eval()

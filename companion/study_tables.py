@@ -54,7 +54,7 @@ def of_chosen_rate(records: pd.DataFrame) -> pd.DataFrame:
     """
     if records.empty:
         return records
-    label, final = _method_labels(records), records["config.split"] == "validation"
+    label, final = _method_labels(records), records["config.split"] != "tuning"
     if "config.learning_rate" not in records:
         return records[final]
     tuning = records.assign(label=label)[records["config.split"] == "tuning"].sort_values("config.learning_rate")
@@ -76,7 +76,7 @@ def scores_of_setting(records: pd.DataFrame, setting: Mapping[str, object]) -> p
     Parameters
     ----------
     records : pandas.DataFrame
-        From `companion.study.read_records`, of `companion.glue_study`.
+        From `companion.study.read_records`, of `companion.tuning.run_tuned`.
     setting : mapping of str to object
         As for `of_setting`.
 
@@ -91,7 +91,7 @@ def scores_of_setting(records: pd.DataFrame, setting: Mapping[str, object]) -> p
         Two runs of one task, method and seed: the setting leaves open what tells them apart.
     """
     found = of_setting(records, setting)
-    if found.empty or (found["config.split"] != "validation").all():
+    if found.empty or (found["config.split"] == "tuning").all():
         return pd.Series(dtype=float, index=pd.MultiIndex.from_arrays([[], [], []], names=["task", "method", "seed"]))
     return final_scores(found)
 
@@ -102,7 +102,7 @@ def final_scores(records: pd.DataFrame, **setting) -> pd.Series:
     Parameters
     ----------
     records : pandas.DataFrame
-        From `companion.study.read_records`, of `companion.glue_study`.
+        From `companion.study.read_records`, of `companion.tuning.run_tuned`.
     **setting
         Values of ``config.*`` columns that a run must have, where a file holds several settings.
 
@@ -117,7 +117,7 @@ def final_scores(records: pd.DataFrame, **setting) -> pd.Series:
         No such run, or two of one task, method and seed.
     """
     records = of_setting(records, setting)
-    if not (records["config.split"] == "validation").any():
+    if not (records["config.split"] != "tuning").any():
         raise ValueError(f"records hold no final run with {setting or 'any setting'}")
     found = of_chosen_rate(records)
     index = [found["config.task"], _method_labels(found), found["config.seed"]]

@@ -57,6 +57,17 @@ def head_shape(model: nn.Module, name: str, num_heads: NumHeads = "auto") -> Hea
     return HeadShape(heads, size // heads, d_model, on_input)
 
 
+def attention_projections(model: nn.Module) -> dict[str, nn.Linear]:
+    """Every linear layer with heads on its output or its input, by full name; ValueError if there is none."""
+    known = HEADS_ON_OUTPUT + HEADS_ON_INPUT
+    found = {n: module for n, module in model.named_modules() if type(module) is nn.Linear and _ends_in(n, known)}
+    if not found:
+        raise ValueError(f"model: {type(model).__name__} has no separate projections into or out of heads")
+    for name in found:
+        head_shape(model, name)
+    return found
+
+
 def check_ranks(name: str, ranks: tuple[int, int, int], shape: HeadShape) -> None:
     """ValueError if a rank is above its dimension."""
     for rank, size, mode in zip(ranks, shape.modes, ("heads", "head_dim", "d_model"), strict=True):

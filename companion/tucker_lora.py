@@ -19,7 +19,7 @@ from torch import nn
 
 from companion.tucker_heads import HeadShape, NumHeads, check_ranks, head_shape
 from companion.tucker_layer import FACTORS, Factor, TuckerLinear
-from companion.tucker_sharing import copies_of_shared, scope
+from companion.tucker_sharing import copies_of_shared, factor_key
 
 __all__ = ["TuckerLoraConfig", "TuckerLoraModel", "register_tucker_lora", "tucker_parameters"]
 
@@ -175,8 +175,7 @@ class TuckerLoraModel(BaseTuner):
         """U1, U2, U3 with orthonormal columns from torch's global generator; shared ones are made once."""
         factors = []
         for mode, (size, rank) in enumerate(zip(shape.modes, ranks, strict=True)):
-            side = shape.on_input and mode == 2  # what an output projection writes is not what the others read
-            key = (scope(share, name), mode, side, size, rank)
+            key = (*factor_key(share, name, mode, shape), rank)
             if key not in self._shared:
                 self._shared[key] = Factor(size, rank)
                 nn.init.orthogonal_(self._shared[key].weight)

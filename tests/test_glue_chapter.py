@@ -14,15 +14,16 @@ from companion.allocation import allocate
 from companion.book import checks, claims, glue_figures as gf, glue_spectra as gs, glue_tables as gt
 from companion.book.audit import PRINTED
 from companion.glue_run import PAPER, SETTING
-from companion.glue_study import LEARNING_RATES, TUNING_SEED
+from companion.glue_study import LEARNING_RATES
 from companion.gradients import GradientSpectrum
 from companion.planted_benchmark import SETTING as PLANTED
 from companion.runs import append_record
 from companion.statistics import minimum_detectable_effect
+from companion.tuning import TUNING_SEED
 
 NAMES = [f"bert.encoder.layer.{layer}.attention.self.{kind}" for layer in range(6) for kind in ("query", "value")]
 PRINTED_3 = PRINTED["P2 table 3"]
-RATES = LEARNING_RATES["lora"]
+RATES = LEARNING_RATES["others"]
 
 
 @pytest.fixture(autouse=True)

@@ -9,11 +9,12 @@ import pytest
 from companion import data, glue_study
 from companion.cli import main
 from companion.glue_run import PAPER, SETTING, run, split
-from companion.glue_study import chosen_rates, final_runs, further_runs, run_glue, tuning_runs
+from companion.glue_study import GLUE, run_glue
 from companion.metrics import METRICS
 from companion.runs import key_of
 from companion.study import append_record, read_records
 from companion.study_tables import compare_methods, final_scores, of_chosen_rate, overall, score_table
+from companion.tuning import chosen_rates, final_runs, further_runs, tuning_runs
 from tiny_models import save_bert
 
 
@@ -86,7 +87,7 @@ def test_the_probe_trains_nothing_but_the_head(small):
 
 
 def test_rates_are_chosen_by_tuning_score_and_the_smaller_of_equals():
-    runs = tuning_runs(["rte"], ["uniform", "probe", "energy:0.9"])
+    runs = tuning_runs(GLUE, ["rte"], ["uniform", "probe", "energy:0.9"], SETTING)
     assert len(runs) == 6 and {c["split"] for c in runs} == {"tuning"}
     scores = {1.5e-3: 60.0, 4.5e-3: 61.0, 1.35e-2: 61.0}
     records = pd.DataFrame([{"key": key_of(c), "metrics.score": scores[c["learning_rate"]]} for c in runs])
@@ -95,17 +96,17 @@ def test_rates_are_chosen_by_tuning_score_and_the_smaller_of_equals():
     diverged = [{"config": runs[0]}]
     assert chosen_rates(records[1:], runs, diverged)["rte", "uniform"] == 4.5e-3
     assert chosen_rates(pd.DataFrame(), runs, [{"config": c} for c in runs]) == {}
-    other = tuning_runs(["rte"], ["uniform"], SETTING | {"rank": 8})
+    other = tuning_runs(GLUE, ["rte"], ["uniform"], SETTING | {"rank": 8})
     assert chosen_rates(records, other) == {}  # records of another setting do not count
 
 
 @pytest.mark.parametrize("best, tried", [(0.1, [4.05e-2, 0.121]), (1e-6, [5e-4, 1.67e-4]), (4.5e-3, []), (2e-2, [4.05e-2])])
 def test_the_grid_grows_where_the_best_rate_is_at_its_end(best, tried):
-    runs, grown = tuning_runs(["rte"], ["uniform"]), []
+    runs, grown = tuning_runs(GLUE, ["rte"], ["uniform"], SETTING), []
     for _ in range(5):  # the score falls with the distance from the best rate
         records = pd.DataFrame([{"key": key_of(c), "metrics.score": -abs(np.log(c["learning_rate"] / best))} for c in runs])
-        assert further_runs(records[1:], runs) == []  # one rate is still to be tried
-        more = further_runs(records, runs)
+        assert further_runs(GLUE, records[1:], runs) == []  # one rate is still to be tried
+        more = further_runs(GLUE, records, runs)
         grown += [c["learning_rate"] for c in more]
         runs += more
     assert grown == pytest.approx(tried, rel=1e-2) and {c["split"] for c in runs} == {"tuning"}
@@ -128,7 +129,7 @@ def test_a_final_run_at_a_rate_that_was_not_chosen_does_not_count():
 
 
 def test_final_runs_wait_for_their_rate_and_go_seed_by_seed():
-    runs = final_runs(["rte", "mrpc"], ["uniform", "probe"], [0, 1], {("rte", "uniform"): 1e-3})
+    runs = final_runs(GLUE, ["rte", "mrpc"], ["uniform", "probe"], [0, 1], {("rte", "uniform"): 1e-3}, SETTING)
     assert [(c["seed"], c["task"], c["method"], c["learning_rate"]) for c in runs[:3]] == [
         (0, "rte", "uniform", 1e-3), (0, "rte", "probe", None), (0, "mrpc", "probe", None),
     ]  # fmt: skip
@@ -163,7 +164,7 @@ def test_from_the_command_line_on_a_folder_of_ones_own_and_again(tmp_path, small
     own_task(folder, 200, 0)
     own_task(folder, 80, 1)
     records = tmp_path / "study.jsonl"
-    monkeypatch.setitem(glue_study.LEARNING_RATES, "lora", (1e-3, 1e-2))
+    monkeypatch.setitem(glue_study.LEARNING_RATES, "others", (1e-3, 1e-2))
     monkeypatch.setattr(glue_study, "FURTHER_RATES", 1)
     command = ["study", "glue", "--records", str(records), "--model", tiny_folder, "--tasks", str(folder), "--seeds", "2",
                "--methods", "uniform", "gap-printed", "probe", "--examples", "96", "--calibration", "32", "--epochs", "1"]  # fmt: skip
@@ -183,7 +184,7 @@ def test_from_the_command_line_on_a_folder_of_ones_own_and_again(tmp_path, small
 
 
 def test_the_papers_command_runs_end_to_end_on_a_tiny_bert(tmp_path, tiny_folder, capsys, monkeypatch):
-    monkeypatch.setitem(glue_study.LEARNING_RATES, "lora", (2e-4,))
+    monkeypatch.setitem(glue_study.LEARNING_RATES, "others", (2e-4,))
     command = ["study", "glue", "--paper", "--model", tiny_folder, "--tasks", "stsb-mini", "--methods", "uniform", "gap-printed",
                "--seeds", "1", "--records", str(tmp_path / "r.jsonl"), "--examples", "64", "--epochs", "2"]  # fmt: skip
     assert main(command) == 0

@@ -16,8 +16,6 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from companion import data
-
 
 def tiny_bert(n_labels: int = 2, seed: int = 0) -> nn.Module:
     with torch.random.fork_rng():
@@ -30,6 +28,8 @@ def tiny_bert(n_labels: int = 2, seed: int = 0) -> nn.Module:
 
 def save_bert(folder: Path, **changes: float) -> str:
     """The folder, with a random BERT saved as any model is and MiniLM's tokenizer."""
+    from companion import data  # here, since some tests load these models where `companion` is not installed
+
     tokenizer = data.load_tokenizer("minilm")
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -14,12 +14,13 @@ import pandas as pd
 from scipy import stats
 
 from companion.glue_run import SETTING
-from companion.glue_study import chosen_rates, further_runs, tuning_runs
+from companion.glue_study import GLUE
 from companion.planted_benchmark import SETTING as PLANTED
 from companion.runs import failed_records, key_of, read_records
 from companion.statistics import compare
 from companion.study_tables import compare_methods, of_chosen_rate, of_setting, scores_of_setting, score_table
 from companion.truth_tables import alone_table, marginal_values, planted_table
+from companion.tuning import chosen_rates, further_runs, tuning_runs
 
 __all__ = [
     "METHODS", "PRINTED_NAMES", "SEEDS", "TASKS", "average", "by_budget", "comparison", "comparison_text",
@@ -96,7 +97,7 @@ def tuning(
     """Tuning scores by task and method, a column for each learning rate, then ``chosen`` and ``grid``.
 
     ``grid`` is ``"incomplete"`` if runs of the first grid are missing, ``"open"`` if the best rate so far is the smallest
-    or the largest tried (one beyond might be better still, and `companion.glue_study.further_runs` goes on), else
+    or the largest tried (one beyond might be better still, and `companion.tuning.further_runs` goes on), else
     ``"closed"``. A rate that diverged, known from the file `source`, has the score -inf.
     """
     found = of_setting(records, {**setting, "split": "tuning"})
@@ -112,8 +113,8 @@ def tuning(
             table.loc[pair, rate] = -np.inf
     table = table[sorted(table)]
     tasks, methods = (list(table.index.unique(level)) for level in ("task", "method"))
-    runs, known = tuning_runs(tasks, methods, setting), {*found["key"], *(key_of(r["config"]) for r in failures)}
-    while more := [run for run in further_runs(found, runs, failures) if key_of(run) in known]:
+    runs, known = tuning_runs(GLUE, tasks, methods, setting), {*found["key"], *(key_of(r["config"]) for r in failures)}
+    while more := [run for run in further_runs(GLUE, found, runs, failures) if key_of(run) in known]:
         runs += more
     chosen = chosen_rates(found, runs, failures)
     grid = {pair: _state(scores.dropna(), chosen.get(pair)) for pair, scores in table.iterrows()}

@@ -1,0 +1,127 @@
+"""The vision study: kinds of adapters at several budgets, and Tucker ranks around P2's, on images.
+
+`companion.vision_run` makes one run; `companion.tuning` chooses the learning rate of every kind and budget alike.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from companion.matched_adapters import KINDS
+from companion.study import Outcome
+from companion.tuning import Design, run_tuned
+from companion.vision_run import VISION_SETTING, run_vision_once
+
+__all__ = ["ABLATION", "BUDGETS", "VISION", "VISION_RATES", "run_ablation", "run_vision"]
+
+VISION_RATES: dict[str, tuple[float | None, ...]] = {
+    "others": (1e-3, 3e-3, 9e-3),
+    "full": (3e-5, 1e-4, 3e-4),
+    "probe": (None,),
+}
+"""Learning rates to begin with, by method; ``"others"`` are all adapters. P2 has 1e-3 (appendix G.4)."""
+
+VISION = Design(run_vision_once, ("probe", "full", *KINDS), VISION_RATES, "test")
+"""The kinds of `companion.matched_adapters` with a linear probe and full fine-tuning, on the official test images."""
+
+BUDGETS = (4, 1, 16)
+"""Ranks of the uniform LoRA whose parameters are the budget, the one to run first in front."""
+
+ABLATION = (
+    (4, 2, 2), (1, 1, 1), (2, 2, 2), (6, 2, 2), (4, 1, 4), (4, 4, 2), (4, 8, 2), (4, 2, 1), (4, 2, 4), (4, 2, 8), (6, 6, 6),
+    (6, 12, 12),
+)  # fmt: skip
+"""Tucker ranks around P2's (4, 2, 2) (figure 5b), every projection the same: each mode smaller and larger, then all."""
+
+
+def run_vision(
+    path: Path,
+    methods: Sequence[str] = ("lora", "tucker", "probe", "lokr", "loha", "tucker-qkv", "tucker-layers", "full"),
+    budgets: Sequence[float] = BUDGETS,
+    seeds: Iterable[int] = range(5),
+    task: str = "cifar100",
+    setting: Mapping[str, object] = VISION_SETTING,
+    minutes: float | None = None,
+    workers: int | None = 1,
+) -> list[Outcome]:
+    """Every kind of adapter at every budget; whatever has a record is not repeated.
+
+    Parameters
+    ----------
+    path : Path
+        Records, appended to.
+    methods : sequence of str
+        Keys of `companion.matched_adapters.KINDS`, ``"probe"`` and ``"full"``, in the order of their value. The last two, and
+        those as printed, have no budget and run once. A kind whose smallest adapter is above a budget leaves failures.
+    budgets : sequence of float
+        Ranks of uniform LoRA, in the order of their value.
+    seeds, minutes, workers
+        As for `companion.tuning.run_tuned`.
+    task : str
+        A data set of images, as for `companion.data.load_images`.
+    setting : mapping
+        `companion.vision_run.VISION_SETTING` or `PAPER_VISION`, or one of your own with the same keys.
+
+    Returns
+    -------
+    list of Outcome
+
+    Raises
+    ------
+    ValueError
+        An unknown method, before anything is run.
+    """
+    for method in methods:
+        VISION.config(setting, task, method, None, 0, "test")
+    free = [method for method in methods if method in FREE]
+    bound = [method for method in methods if method not in FREE]
+    parts = [({"rank": budget}, bound) for budget in budgets] if bound else []
+    parts += [({"rank": None}, free)] if free else []
+    return _in_parts(path, task, parts, seeds, setting, minutes, workers)
+
+
+FREE = ("probe", "full", "tucker-printed", "lora-printed")  # what they cost is not for a budget to say
+
+
+def run_ablation(
+    path: Path,
+    ranks: Sequence[tuple[int, int, int]] = ABLATION,
+    seeds: Iterable[int] = range(5),
+    task: str = "cifar100",
+    setting: Mapping[str, object] = VISION_SETTING,
+    minutes: float | None = None,
+    workers: int | None = 1,
+) -> list[Outcome]:
+    """Tucker-LoRA with given ranks, the same for every projection (P2 figure 5b); otherwise as `run_vision`.
+
+    Parameters
+    ----------
+    path : Path
+        Records, appended to.
+    ranks : sequence of (int, int, int)
+        Along heads, head_dim and d_model, in the order of their value.
+    seeds, task, setting, minutes, workers
+        As for `run_vision`.
+
+    Returns
+    -------
+    list of Outcome
+    """
+    parts = [({"rank": None, "ranks": list(map(int, r))}, ["tucker"]) for r in ranks]
+    return _in_parts(path, task, parts, seeds, setting, minutes, workers)
+
+
+def _in_parts(
+    path: Path,
+    task: str,
+    parts: Sequence[tuple[dict, list[str]]],
+    seeds: Iterable[int],
+    setting: Mapping[str, object],
+    minutes: float | None,
+    workers: int | None,
+) -> list[Outcome]:
+    start, outcomes = time.monotonic(), []
+    for changes, methods in parts:
+        left = None if minutes is None else max(minutes - (time.monotonic() - start) / 60, 1e-3)
+        outcomes += run_tuned(VISION, path, [task], methods, seeds, {**setting, **changes}, left, workers)
+    return outcomes
