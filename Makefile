@@ -23,7 +23,7 @@ PACKAGE := build/package.sha256
 SITE := _build/html/index.html
 PDF := _build/pdf/spectral-theory-of-lora.pdf
 
-.PHONY: help book site test notebooks import repoint bench serve clean wheel test-package test-notebooks test-colab check-pages pdf FORCE
+.PHONY: help book site test notebooks import repoint bench serve clean wheel test-package test-notebooks test-colab explore check-pages pdf FORCE
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -122,6 +122,11 @@ test-package: $(INSTALLED) build/quantised/.installed ## the first half of make 
 	$(PY) -m pytest tests $(patsubst %,--ignore=tests/%,installed bench colab pages quantised) -n 2 --dist loadfile || status=1; \
 	PYTHONPATH=build/quantised:tests $(PY) -m pytest tests/quantised -q || status=1; \
 	exit $$status
+
+# The gate draws the same examples every time; here they are new ones.
+explore: $(INSTALLED) ## run the property tests on new random examples
+	HYPOTHESIS_PROFILE=explore OMP_NUM_THREADS=1 $(PY) -m pytest tests -m hypothesis \
+	  $(patsubst %,--ignore=tests/%,installed bench colab pages quantised) -n 2 --dist loadfile
 
 # Libraries that pack weights lie beside the environment: only their own tests see them.
 build/quantised/.installed: tests/quantised/requirements.txt $(INSTALLED)

@@ -10,11 +10,11 @@ __version__ = "0.1.0"
 
 _SUBMODULES = {
     "advice", "data", "finetune", "flow_numerics", "glue_run", "glue_study", "gradient_flow", "gradients", "kstar",
-    "kstar_tables", "leaderboard", "marchenko_pastur", "methods", "metrics", "oracle", "planted_benchmark",
+    "kstar_tables", "leaderboard", "marchenko_pastur", "matched_adapters", "methods", "metrics", "oracle", "planted_benchmark",
     "projected_flow", "rank_rules", "recommendation", "reduced_rank", "scalar_flow", "scoring", "spectral_lora",
     "stability", "statistics", "students", "study", "study_tables", "tanh_law", "targets", "truncation",
     "truth_tables", "tucker", "tucker_export", "tucker_flow", "tucker_law", "tucker_lora", "tucker_ranks",
-    "tucker_recovery",
+    "tucker_recovery", "tuning", "vision_run", "vision_study",
 }  # fmt: skip
 
 __all__ = sorted(_SUBMODULES)

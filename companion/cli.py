@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from companion import __version__
+from companion.cli_study import add_study
 from companion.rank_rules import RULES, make_rule
 
 __all__ = ["main"]
@@ -50,55 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     ranks.add_argument("--halves", action="store_true", help="also compare the ranks of halves of the examples")
     ranks.add_argument("--sketch", type=int, metavar="K", help="K leading singular values only, for matrices too large to keep")
     ranks.add_argument("--out", type=Path, metavar="FILE.json", help="write target_modules, rank_pattern, alpha_pattern here")
-    _add_study(commands)
+    add_study(commands)
     _add_score(commands)
     return parser
-
-
-def _add_study(commands: argparse._SubParsersAction) -> None:
-    study = commands.add_parser(
-        "study",
-        help="methods against each other on GLUE, resumable",
-        description="Tune, train and compare methods on tasks; records are appended, and what is recorded is not repeated.",
-    )
-    study.set_defaults(run=_study)
-    study.add_argument("name", choices=["glue"], help="which study")
-    study.add_argument("--records", type=Path, required=True, metavar="FILE.jsonl", help="where records are and go")
-    study.add_argument("--tasks", nargs="+", metavar="TASK", help="GLUE tasks or folders of Parquet files (default: all eight)")
-    study.add_argument("--methods", nargs="+", metavar="METHOD", help="parameter after a colon, as in energy:0.9")
-    study.add_argument("--seeds", type=int, default=5, help="final runs of every method (default 5)")
-    study.add_argument("--paper", action="store_true", help="start from the setting of P2, appendix G.2")
-    study.add_argument("--minutes", type=float, help="start no run that would end later than this")
-    study.add_argument("--workers", type=int, default=1, help="runs at a time (default 1)")
-    for name, kind in {"model": str, "rank": int, "examples": int, "calibration": int, "epochs": int, "precision": str}.items():
-        study.add_argument(f"--{name}", type=kind, help=f"overrides the setting's {name}")
-    study.add_argument("--target-modules", nargs="+", dest="targets", metavar="NAME", help="name endings or all-linear")
-
-
-def _study(arguments: argparse.Namespace) -> int:
-    from companion import glue_run, glue_study, study_tables
-    from companion.study import failed_records, read_records
-
-    changed = ("model", "rank", "examples", "calibration", "epochs", "precision", "targets")
-    changes = {key: value for key in changed if (value := getattr(arguments, key)) is not None}
-    if changes.get("targets") == ["all-linear"]:
-        changes["targets"] = "all-linear"
-    setting = (glue_run.PAPER if arguments.paper else glue_run.SETTING) | changes
-    chosen = {key: value for key in ("tasks", "methods") if (value := getattr(arguments, key))}
-    outcomes = glue_study.run_glue(
-        arguments.records, **chosen, seeds=range(arguments.seeds), setting=setting,
-        minutes=arguments.minutes, workers=arguments.workers,
-    )  # fmt: skip
-    for number, outcome in enumerate(outcomes, 1):
-        part = "final runs" if number == len(outcomes) else "tuning" if number == 1 else "further rates"
-        print(f"{part}: {outcome.done} done, {outcome.failed} failed, {outcome.left} left, {outcome.seconds:.0f} s")
-    for failure in failed_records(arguments.records)[:3]:
-        print(f"failed: {failure['config']['method']} on {failure['config']['task']}: {failure['error']}", file=sys.stderr)
-    records = read_records(arguments.records)
-    if "config.split" in records and (records["config.split"] != "tuning").any():
-        scores = study_tables.final_scores(records, **setting)
-        print(study_tables.score_table(scores).round(2).to_string(na_rep="-"))
-    return int(any(outcome.failed for outcome in outcomes))
 
 
 def _ranks(arguments: argparse.Namespace) -> int:

@@ -213,7 +213,7 @@ def final_runs(
     ValueError
         An unknown method.
     """
-    fixed = {(t, m): rates[0] for t in tasks for m in methods if len(rates := design.rates_of(m)) == 1}
+    fixed = {(t, m): given[0] for t in tasks for m in methods for given in [design.rates_of(m)] if len(given) == 1}
     known = fixed | dict(rates)
     return [
         design.config(setting, c["task"], c["method"], known[c["task"], c["method"]], c["seed"], design.final_split)

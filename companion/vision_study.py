@@ -28,7 +28,7 @@ BUDGETS = (4, 1, 16)
 """Ranks of the uniform LoRA whose parameters are the budget, the one to run first in front."""
 
 ABLATION = (
-    (4, 2, 2), (1, 1, 1), (2, 2, 2), (6, 2, 2), (4, 1, 4), (4, 4, 2), (4, 8, 2), (4, 2, 1), (4, 2, 4), (4, 2, 8), (6, 6, 6),
+    (4, 2, 2), (1, 1, 1), (2, 2, 2), (3, 2, 2), (4, 1, 4), (4, 4, 2), (4, 8, 2), (4, 2, 1), (4, 2, 4), (4, 2, 8), (6, 6, 6),
     (6, 12, 12),
 )  # fmt: skip
 """Tucker ranks around P2's (4, 2, 2) (figure 5b), every projection the same: each mode smaller and larger, then all."""

@@ -1,6 +1,14 @@
-"""Fixtures of several test files; imports are inside, since the tests of the site need none of them."""
+"""Fixtures of several test files; imports of models are inside, since the tests of the site need none of them."""
+
+import os
 
 import pytest
+from hypothesis import settings
+
+# A gate gives the same answer twice; `make explore` draws new examples.
+settings.register_profile("gate", derandomize=True)
+settings.register_profile("explore", derandomize=False, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
 
 
 @pytest.fixture(scope="session")

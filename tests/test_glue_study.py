@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from companion import data, glue_study
+from companion import data, glue_study, tuning
 from companion.cli import main
 from companion.glue_run import PAPER, SETTING, run, split
 from companion.glue_study import GLUE, run_glue
@@ -165,7 +165,7 @@ def test_from_the_command_line_on_a_folder_of_ones_own_and_again(tmp_path, small
     own_task(folder, 80, 1)
     records = tmp_path / "study.jsonl"
     monkeypatch.setitem(glue_study.LEARNING_RATES, "others", (1e-3, 1e-2))
-    monkeypatch.setattr(glue_study, "FURTHER_RATES", 1)
+    monkeypatch.setattr(tuning, "FURTHER_RATES", 1)
     command = ["study", "glue", "--records", str(records), "--model", tiny_folder, "--tasks", str(folder), "--seeds", "2",
                "--methods", "uniform", "gap-printed", "probe", "--examples", "96", "--calibration", "32", "--epochs", "1"]  # fmt: skip
     assert main(command) == 0
