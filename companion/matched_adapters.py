@@ -59,7 +59,7 @@ class Place:
 
     @cached_property
     def modules(self) -> dict[str, nn.Linear]:
-        """Projections to adapt, by full name: all that go into heads or come out of them."""
+        """Projections to adapt, by full name, all that go into heads or come out of them."""
         return attention_projections(self.model)
 
     @cached_property
@@ -239,5 +239,5 @@ KINDS: dict[str, Callable[[Place], tuple[PeftConfig, dict]]] = {
     "tucker-printed": _tucker_printed,
     "lora-printed": _lora_printed,
 }
-"""By name: LoRA; Tucker-LoRA, alone or with factors shared over the projections of a block or over the layers; LoHa and LoKr
+"""By name. LoRA; Tucker-LoRA, alone or with factors shared over the projections of a block or over the layers; LoHa and LoKr
 of PEFT; Tucker-LoRA with the ranks of P2's appendix G.4 and LoRA with as many parameters as that."""

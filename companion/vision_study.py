@@ -31,7 +31,7 @@ ABLATION = (
     (4, 2, 2), (1, 1, 1), (2, 2, 2), (3, 2, 2), (4, 1, 4), (4, 4, 2), (4, 8, 2), (4, 2, 1), (4, 2, 4), (4, 2, 8), (6, 6, 6),
     (6, 12, 12),
 )  # fmt: skip
-"""Tucker ranks around P2's (4, 2, 2) (figure 5b), every projection the same: each mode smaller and larger, then all."""
+"""Tucker ranks around P2's (4, 2, 2) (figure 5b), every projection the same. Each mode smaller and larger, then all."""
 
 
 def run_vision(
@@ -106,6 +106,11 @@ def run_ablation(
     Returns
     -------
     list of Outcome
+
+    Raises
+    ------
+    ValueError
+        What `companion.study.run_study` raises.
     """
     parts = [({"rank": None, "ranks": list(map(int, r))}, ["tucker"]) for r in ranks]
     return _in_parts(path, task, parts, seeds, setting, minutes, workers)
