@@ -98,7 +98,7 @@ repoint: $(INSTALLED) ## point buttons and first cells at another repository: ma
 check-pages: $(INSTALLED) ## look at every page of the built site: maths, links, light, dark, narrow, print, accessibility
 	@$(PY) -m companion.book.browser
 	@test -f $(PDF) || $(MAKE) --no-print-directory pdf
-	$(PY) -m pytest tests/pages -q -n 2 --dist loadgroup -rs
+	$(PY) -m pytest tests/pages -q -n 2 --dist loadgroup -rs --durations=20
 
 # A PDF belongs to one site: building the site anew removes it.
 pdf: $(INSTALLED) ## print the built site as one PDF and link it from the landing page
@@ -119,7 +119,7 @@ test: ## test the package, then run every notebook against the built package and
 
 test-package: $(INSTALLED) build/quantised/.installed ## the first half of make test
 	@status=0; export OMP_NUM_THREADS=1; \
-	$(PY) -m pytest tests $(patsubst %,--ignore=tests/%,installed bench colab pages quantised) -n 2 --dist loadfile || status=1; \
+	$(PY) -m pytest tests $(patsubst %,--ignore=tests/%,installed bench colab pages quantised) -n 2 --dist loadfile --durations=20 || status=1; \
 	PYTHONPATH=build/quantised:tests $(PY) -m pytest tests/quantised -q || status=1; \
 	exit $$status
 
