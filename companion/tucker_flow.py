@@ -11,7 +11,7 @@ up to their scale, ``Delta T`` never has more than s_k mode-k singular values, s
 combination of ``A_k(0)`` orthogonal to span(U_k) stays as it is, and its part of the core stays 0. So the ranks
 beyond "converge to zero" (P2 appendix F.3) by being 0 all along; not from a small random core. `integrate`
 follows the flow from any start and `descend` takes steps of gradient descent. From many starts at once:
-`companion.tucker_recovery`. What one mode does on its own, and P2's lemma F.1: `companion.tucker_law`.
+`companion.tucker_recovery`. What one component does on its own, and P2's lemma F.1: `companion.tucker_law`.
 """
 
 from collections.abc import Sequence

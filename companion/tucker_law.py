@@ -1,11 +1,11 @@
-"""One mode of a Tucker factorisation on its own, and what P2's lemma F.1 says of several.
+"""One component of a Tucker factorisation on its own, and what P2's lemma F.1 says of several.
 
 A core of one entry g between N aligned factors of length a each, towards a target of strength lambda, follows::
 
     dg/dt = (lambda - g a^N) a^N,    a^2 = c + g^2,
 
 as ``a^2 - g^2 = c`` is conserved. From factors of size eps and a zero core ("core-zero") c is eps^2, from all of size
-eps ("small") it is 0. Factors that start with different lengths eps_k along the mode have c_k each, and ``a_1 ...
+eps ("small") it is 0. Factors that start with different lengths eps_k along the component have c_k each, and ``a_1 ...
 a_N`` stands for a^N: so a random start can be read, with ``eps_k = ||A_k(0)'u_k||``, about ``sqrt(r_k / d_k)`` for
 orthonormal factors. The learned strength ``g a^N`` reaches half of lambda at a time that is a *power* of eps, about
 ``1 / (lambda eps^2)`` and ``1 / (2 lambda eps^2)`` for N = 3. P2 theorem 5.1 says that it follows the tanh^2 law of
@@ -30,7 +30,7 @@ STARTS = ("small", "core-zero", "orthonormal")
 def tucker_scalar_flow(
     times: ArrayLike, strength: float, eps: ArrayLike | None = None, start: str = "core-zero", order: int = 3
 ) -> np.ndarray:
-    """The learned strength ``g a^N`` of one aligned mode: P2 theorem 5.1 for a target of rank one.
+    """The learned strength ``g a^N`` of one aligned component: P2 theorem 5.1 for a target of rank one.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def tucker_half_time(
     fraction: float = 0.5,
     leading: bool = False,
 ) -> float:
-    """When one aligned mode has a fraction of its strength, by quadrature; or the leading term of it for small eps.
+    """When one aligned component has a fraction of its strength, by quadrature; or the leading term of it for small eps.
 
     The leading term is ``B(1/2, (N-1)/2) / 2 / (lambda eps^(N-1))`` from "core-zero" (B is the beta function) and
     ``1 / ((N-1) lambda eps^(N-1))`` from "small", whatever the fraction: for N = 3 ``1 / (lambda eps^2)`` and

@@ -44,6 +44,14 @@ def test_tucker_saves_less_than_half_for_attention_weights(d1, d2, data):
     assert counts.tucker > counts.lora_fair / 2
 
 
+@settings(deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 2000), st.data())
+def test_saving_is_less_than_1_plus_the_ratio_of_the_sides(d1, d2, d3, data):
+    s1, s2 = data.draw(st.integers(1, d1)), data.draw(st.integers(1, d2))
+    counts = parameter_counts((d1, d2, d3), (s1, s2, data.draw(st.integers(1, min(d3, s1 * s2)))))
+    assert counts.lora_fair < (1 + d1 * d2 / d3) * counts.tucker
+
+
 @few
 @given(seeds, st.sampled_from([("core-zero", 0.4), ("orthonormal", None)]))
 def test_surplus_is_zero_in_descent_from_a_zero_core(seed, kind):
@@ -104,6 +112,25 @@ def test_wait_from_factors_of_length_one(strength, overlaps):
 
     path = solve_ivp(slope, (0, 1.2 * law), np.square(overlaps), rtol=1e-10, atol=1e-12, dense_output=True)
     assert np.prod(path.sol(law)) == pytest.approx(0.5, rel=1e-4)
+
+
+def test_one_small_overlap_is_not_enough_for_the_law_of_the_wait():
+    factors = tuple(np.array([[y], [np.sqrt(1 - y**2)]]) for y in (0.01, 1, 1))
+    start = [Tucker(np.zeros((1, 1, 1)), factors)]
+    runs = tucker_runs.follow(tucker_runs.diagonal([1.0], (2, 2, 2)), start, steps=400, step_size=0.05, every=1)
+    law = tucker_runs.overlap_half_time(1.0, (0.01, 1, 1))
+    assert crossing_times(runs.times, runs.diagonals(1)[:, 0, 0], 0.5) > 1.5 * law
+
+
+def test_small_core_from_the_first_power_law_to_the_exponential():
+    """One surplus component: a power of time for c = 0, exponential at the rate c^3 below."""
+    for c, law in ((0.0, lambda t: (0.3**-6 + 6 * t) ** (-2 / 3)), (0.08, None)):
+        path = solve_ivp(lambda _, g, c=c: -g * (c + g**2) ** 3, (0, 5e4), [0.3], rtol=1e-10, atol=1e-14, dense_output=True)
+        if law:
+            assert path.sol(1e4)[0] ** 4 == pytest.approx(law(1e4), rel=1e-4)
+        else:
+            g = path.sol([1e4, 1.1e4])[0]
+            assert np.log(g[0] / g[1]) / 1e3 == pytest.approx(c**3, rel=0.01)
 
 
 def test_wait_of_small_equal_overlaps_and_of_none():
@@ -235,14 +262,14 @@ def test_figures_draw_into_given_axes():
     falling = np.exp(-np.outer(times, [1.0, 3.0]))
     draws = {
         "shapes": lambda ax: tucker_figures.shapes((2, 2, 2), places={"here": (20, 20), "there": (200, 9)}, ax=ax),
-        "learning": lambda ax: tucker_figures.learning({"a": (times, times / 10)}, ax),
+        "learning": lambda ax: tucker_figures.learning({"a": (times, times / 10)}, ax, looks=(3,)),
         "half_times": lambda ax: tucker_figures.half_times([0.1, 0.2], {"a": [2.0, 1.0]}, ([0.1], [2.0]), ax),
         "order": lambda ax: tucker_figures.order(rng.uniform(1, 9, (4, 3)), ("a", "b"), 10, ax),
         "errors": lambda ax: tucker_figures.errors(times, falling, np.array([True, False]), ax),
         "unrecovered": lambda ax: tucker_figures.unrecovered(times, {"a": falling}, 1e-3, ax),
-        "surplus": lambda ax: tucker_figures.surplus(times, {"a": falling[:, 0]}, falling[:, 1], ax),
-        "coupling": lambda ax: tucker_figures.coupling([8, 16], {"a": [0.1, 0.05]}, [0.1, 0.05], ax),
-        "predicted": lambda ax: tucker_figures.predicted({"a": (np.array([1.0, 20]), np.array([1.0, np.nan]))}, 10, ax),
+        "surplus": lambda ax: tucker_figures.surplus(times, falling[:, 0], 1.0, ax),
+        "coupling": lambda ax: tucker_figures.coupling([8, 16], {"a": [0.1, 0.05], "b": [0.1]}, [0.1, 0.05], ax),
+        "predicted": lambda ax: tucker_figures.predicted({"a": (np.array([1.0, 20]), np.array([1.0, np.nan]))}, [10], ax),
     }
     assert sorted(draws) == tucker_figures.__all__
     for draw in draws.values():

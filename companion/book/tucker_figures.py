@@ -43,7 +43,8 @@ def shapes(
         With filled contours at powers of two, and the line ``d_3 = d^2`` of attention weights.
     """
     ax = ax or plt.subplots()[1]
-    sides, depths = np.geomspace(4, 1024, 33).astype(int), np.geomspace(4, 2**18, 41).astype(int)
+    ax.set(xscale="log", yscale="log", xlim=(4, 1024), ylim=(4, 2**18), xlabel="$d_1 = d_2$", ylabel="$d_3$")
+    sides, depths = (np.unique(np.geomspace(4, end, n).astype(int)) for end, n in ((1024, 49), (2**18, 61)))
     ratio = np.empty((depths.size, sides.size))
     for i, depth in enumerate(depths):
         for j, side in enumerate(sides):
@@ -52,21 +53,25 @@ def shapes(
     levels = np.array([-10.0, -8, -6, -4, -2, -1, 0, 1])
     ax.contourf(sides, depths, np.log2(ratio), levels=levels, cmap="viridis", extend="both", alpha=0.75)
     lines = ax.contour(sides, depths, np.log2(ratio), levels=levels, colors="black", linewidths=0.6, linestyles="solid")
-    ax.clabel(lines, fmt=lambda level: f"1/{2**-level:.0f}" if level < 0 else f"{2**level:.0f}", fontsize=8.5)
+    names = {level: f"1/{2**-level:.0f}" if level < 0 else f"{2**level:.0f}" for level in levels}
+    if fair:  # 1/2 lies on the line of attention weights
+        del names[-1]
+    spots = False if fair else [(7, 8), (21, 8), (75, 12), (290, 60)]  # near the foot, away from that line
+    ax.clabel(lines, list(names), fmt=names, fontsize=8.5, manual=spots)
     ax.plot(sides, sides.astype(float) ** 2, color="white", lw=2.6)
     ax.plot(sides, sides.astype(float) ** 2, color="black", lw=1.4, ls="--")
     for name, (side, depth) in (places or {}).items():
         ax.plot(side, depth, "o", color="white", mec="black", ms=6)
-        right = side > 100
-        shift, align = ((0, 6), "right") if right else ((5, -11), "left")
-        ax.annotate(name, (side, depth), shift, textcoords="offset points", fontsize=8.5, ha=align)
-    ax.set(xscale="log", yscale="log", xlim=(4, 1024), ylim=(4, 2**18), xlabel="$d_1 = d_2$", ylabel="$d_3$")
+        shift = (0, 6) if side > 100 else (-7, 2)
+        ax.annotate(name, (side, depth), shift, textcoords="offset points", fontsize=8.5, ha="right")
     ax.grid(False)
     return ax
 
 
-def learning(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], ax: Axes | None = None) -> Axes:
-    """Learned share of one mode against time in units of its half-time.
+def learning(
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike]], ax: Axes | None = None, looks: Sequence[int] = range(6)
+) -> Axes:
+    """Learned share of one component against time in units of its half-time.
 
     Parameters
     ----------
@@ -74,15 +79,17 @@ def learning(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], ax: Axes | None 
         Times in half-times and shares, by name.
     ax : Axes, optional
         Where to draw; a new figure if not given.
+    looks : sequence of int
+        Colour and line of each curve, as numbered in `half_times`.
 
     Returns
     -------
     Axes
     """
     ax = ax or plt.subplots()[1]
-    for index, (name, (times, shares)) in enumerate(curves.items()):
+    for index, (name, (times, shares)) in zip(looks, curves.items(), strict=False):
         ax.plot(times, shares, color=PALETTE[index % 6], ls=LINES[index % 4], label=name)
-    ax.set(xlim=(0, 2), ylim=(-0.03, 1.05), xlabel="time, in half-times of the flow", ylabel="learned share of the mode")
+    ax.set(xlim=(0, 2), ylim=(-0.03, 1.05), xlabel="time, in half-times of the flow", ylabel="learned share")
     return ax
 
 
@@ -121,12 +128,12 @@ def half_times(
 
 
 def order(half: ArrayLike, names: Sequence[str], last: float, ax: Axes | None = None) -> Axes:
-    """Half-time of each mode against that of the next weaker one; below the diagonal the weaker one was first.
+    """Half-time of each component against that of the next weaker one; below the diagonal the weaker one was first.
 
     Parameters
     ----------
     half : array_like, shape (starts, s)
-        NaN for a mode that was not learned: drawn at `last`.
+        NaN for a component that was not learned: drawn at `last`.
     names : sequence of str, length s - 1
         Of the pairs.
     last : float
@@ -149,7 +156,7 @@ def order(half: ArrayLike, names: Sequence[str], last: float, ax: Axes | None = 
     for line in (ax.axhline, ax.axvline):
         line(last * 1.1, color=GREY, lw=1, ls=":")
     ax.set(xscale="log", yscale="log", xlim=(low, 1.5 * last), ylim=(low, 1.5 * last))
-    ax.set(xlabel="half-time of the stronger mode", ylabel="half-time of the weaker mode")
+    ax.set(xlabel="half-time of the stronger component", ylabel="half-time of the weaker component")
     ax.legend(loc="lower right")
     return ax
 
@@ -206,35 +213,33 @@ def unrecovered(times: ArrayLike, runs: Mapping[str, ArrayLike], tolerance: floa
         share = np.mean(np.asarray(values) > tolerance, axis=1)
         ax.step(times[1:], share[1:], where="post", color=(GREEN, PURPLE, ORANGE)[index % 3], ls=LINES[index % 4], label=name)
     ax.set(xscale="log", ylim=(0, 1.03), xlabel="time t", ylabel="share of starts not recovered")
-    ax.legend()
+    ax.legend(loc="lower left", fontsize=8.5, handlelength=1.6, handletextpad=0.5, borderaxespad=0.2, borderpad=0.2)
     return ax
 
 
-def surplus(times: ArrayLike, runs: Mapping[str, ArrayLike], law: ArrayLike, ax: Axes | None = None) -> Axes:
-    """The largest surplus mode singular value against time; rounding is drawn at 1e-17.
+def surplus(times: ArrayLike, values: ArrayLike, rate: float, ax: Axes | None = None) -> Axes:
+    """A surplus mode singular value against time, beside an exponential that meets it at the end.
 
     Parameters
     ----------
     times : array_like, shape (T,)
-        The first, 0, is left out of the logarithmic axis.
-    runs : mapping of str to array_like, shape (T,)
-        By start.
-    law : array_like, shape (T,)
-        Predicted, dotted.
+    values : array_like, shape (T,)
+    rate : float
+        Of the exponential.
     ax : Axes, optional
         Where to draw; a new figure if not given.
 
     Returns
     -------
     Axes
-        Both axes logarithmic.
+        With a logarithmic vertical axis.
     """
     ax = ax or plt.subplots()[1]
-    for index, (name, values) in enumerate(runs.items()):
-        ax.plot(times[1:], np.maximum(values, 1e-17)[1:], color=PALETTE[index % 6], ls=LINES[index % 4], label=name)
-    ax.plot(times[1:], law[1:], ":", color="black", lw=1.4, label="one mode, c = 0")
-    ax.set(xscale="log", yscale="log", ylim=(1e-18, 3), xlabel="time t", ylabel="surplus mode singular value")
-    ax.legend(loc="center right")
+    times, values = np.asarray(times), np.asarray(values)
+    ax.plot(times, values, color=BLUE, label="small random core")
+    ax.plot(times, values[-1] * np.exp(rate * (times[-1] - times)), ":", color="black", lw=1.4, label="at the predicted rate")
+    ax.set(yscale="log", xlabel="time t", ylabel="surplus mode singular value")
+    ax.legend()
     return ax
 
 
@@ -244,8 +249,8 @@ def coupling(dims: ArrayLike, found: Mapping[str, ArrayLike], printed: ArrayLike
     Parameters
     ----------
     dims : array_like, shape (k,)
-    found : mapping of str to array_like, shape (k,)
-        By moment of the run.
+    found : mapping of str to array_like, shape (k,) or less
+        By moment of the run, from the first dimension on.
     printed : array_like, shape (k,)
         ``r / d``.
     ax : Axes, optional
@@ -258,7 +263,7 @@ def coupling(dims: ArrayLike, found: Mapping[str, ArrayLike], printed: ArrayLike
     """
     ax = ax or plt.subplots()[1]
     for index, (name, values) in enumerate(found.items()):
-        ax.plot(dims, values, MARKS[index], color=PALETTE[index], ls=LINES[index % 4], ms=6, label=name)
+        ax.plot(dims[: len(values)], values, MARKS[index], color=PALETTE[index], ls=LINES[index % 4], ms=6, label=name)
     ax.plot(dims, printed, ":", color="black", lw=1.4, label="r/d, printed order")
     ax.set(xscale="log", yscale="log", xlabel="dimension d", ylabel="coupling / error")
     ax.set_xticks(dims, [str(d) for d in dims])
@@ -269,15 +274,17 @@ def coupling(dims: ArrayLike, found: Mapping[str, ArrayLike], printed: ArrayLike
     return ax
 
 
-def predicted(pairs: Mapping[str, tuple[ArrayLike, ArrayLike]], last: float, ax: Axes | None = None) -> Axes:
-    """Measured against predicted half-times, one point a start; those not learned in time are hollow, at the end.
+def predicted(
+    pairs: Mapping[str, tuple[ArrayLike, ArrayLike]], last: Sequence[float], ax: Axes | None = None
+) -> Axes:
+    """Measured against predicted waits, one point a start; those not learned in time are hollow, at the end.
 
     Parameters
     ----------
     pairs : mapping of str to (array_like, array_like)
         Predicted and measured, by name; NaN for what was not learned.
-    last : float
-        End of the runs.
+    last : sequence of float
+        End of the runs, for each name.
     ax : Axes, optional
         Where to draw; a new figure if not given.
 
@@ -287,13 +294,12 @@ def predicted(pairs: Mapping[str, tuple[ArrayLike, ArrayLike]], last: float, ax:
         Both axes logarithmic.
     """
     ax = ax or plt.subplots()[1]
-    for index, (name, (law, found)) in enumerate(pairs.items()):
+    for index, ((name, (law, found)), end) in enumerate(zip(pairs.items(), last, strict=True)):
         late, style = np.isnan(found), dict(color=(BLUE, ORANGE)[index % 2], marker=MARKS[index], ls="none", ms=6)
         ax.plot(np.asarray(law)[~late], np.asarray(found)[~late], **style, label=name)
-        ax.plot(np.asarray(law)[late], np.full(late.sum(), last), **style, mfc="none")
+        ax.plot(np.asarray(law)[late], np.full(late.sum(), end), **style, mfc="none")
     low, high = 0.7 * min(np.min(law) for law, _ in pairs.values()), 1.5 * max(np.max(law) for law, _ in pairs.values())
     ax.plot([low, high], [low, high], color="black", lw=1)
-    ax.axhline(last, color=GREY, lw=1, ls=":")
-    ax.set(xscale="log", yscale="log", xlabel="predicted half-time", ylabel="half-time of the flow")
+    ax.set(xscale="log", yscale="log", xlabel="predicted wait", ylabel="wait of the flow")
     ax.legend(loc="upper left")
     return ax

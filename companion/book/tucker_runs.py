@@ -108,7 +108,7 @@ def start_in_basis(
 
 
 def diagonal(strengths: Sequence[float], dims: Sequence[int]) -> np.ndarray:
-    """A tensor with strengths on its superdiagonal: one mode each, the same ones along every mode.
+    """A tensor with strengths on its superdiagonal: one component each.
 
     Parameters
     ----------
@@ -126,9 +126,10 @@ def diagonal(strengths: Sequence[float], dims: Sequence[int]) -> np.ndarray:
 
 
 def overlap_half_time(strength: float, overlaps: Sequence[float]) -> float:
-    """When half of a mode is learned from factors of length 1 and a zero core, for small overlaps.
+    """When half of a component is learned from factors of length 1 and a zero core, for small overlaps.
 
-    The core follows the factors, so the squared overlaps obey ``dy_k/dt = 2 lambda^2 (1 - y_k) y_1 ... y_N``.
+    The core follows the factors, so the squared overlaps obey ``dy_k/dt = 2 lambda^2 (1 - y_k) y_1 ... y_N``. That holds as
+    long as ``lambda^2`` times the product of all y but one is small, whichever is left out; one small overlap is not enough.
 
     Parameters
     ----------
