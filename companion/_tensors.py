@@ -58,10 +58,15 @@ def mode_index(mode: int, order: int) -> int:
 
 def core_and_factors(name: str, pair: tuple) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     """A core (r_1, ..., r_N) and N factors (d_k, r_k), finite, as floats."""
-    if not isinstance(pair, Sequence) or len(pair) != 2:
-        raise TypeError(f"{name} must be a pair of a core and its factors, got {type(pair).__name__}")
-    core = tensor(f"core of {name}", pair[0])
-    factors = tuple(_validate.reals(f"factors of {name}", factor) for factor in pair[1])
+    try:  # of any kind: tensorly's TuckerTensor is no Sequence
+        first, others = pair
+        listed = list(others)
+        if isinstance(pair, np.ndarray):
+            raise TypeError
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a pair of a core and its factors, got {type(pair).__name__}") from None
+    core = tensor(f"core of {name}", first)
+    factors = tuple(_validate.reals(f"factors of {name}", factor) for factor in listed)
     if [f.shape[1:] for f in factors] != [(r,) for r in core.shape] or any(not f.size for f in factors):
         shapes = ", ".join(str(f.shape) for f in factors)
         raise ValueError(f"factors of {name} must have shapes (d_k, r_k) for its core of shape {core.shape}, got {shapes}")

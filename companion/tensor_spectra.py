@@ -51,7 +51,7 @@ def unfolding_ranks(tensor: ArrayLike, tolerance: float | None = None) -> tuple[
     tensor : array_like, shape (d_1, ..., d_N)
     tolerance : float, optional
         Values up to this fraction of an unfolding's largest count as zero; by default its longer side times the rounding
-        unit, as in `numpy.linalg.matrix_rank`.
+        unit of the tensor's own precision, as in `numpy.linalg.matrix_rank`.
 
     Returns
     -------
@@ -72,14 +72,21 @@ def unfolding_ranks(tensor: ArrayLike, tolerance: float | None = None) -> tuple[
     >>> unfolding_ranks(tensor)
     (3, 3, 1)
     """
+    rounding = _rounding_unit(tensor)
     x = _tensors.tensor("tensor", tensor)
     if tolerance is not None and _validate.number("tolerance", tolerance) < 0:
         raise ValueError(f"tolerance must be >= 0, got {tolerance!r}")
     found = []
     for d, values in zip(x.shape, mode_singular_values(x), strict=True):
-        least = max(d, x.size // d) * np.finfo(float).eps if tolerance is None else tolerance
+        least = max(d, x.size // d) * rounding if tolerance is None else tolerance
         found.append(int(np.sum(values > least * values[0])))
     return tuple(found)
+
+
+def _rounding_unit(tensor: ArrayLike) -> float:
+    """That of the entries as they came, before they are made double precision."""
+    dtype = np.asarray(tensor).dtype
+    return float(np.finfo(dtype if np.issubdtype(dtype, np.floating) else float).eps)
 
 
 @dataclass(frozen=True)

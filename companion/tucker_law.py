@@ -50,7 +50,9 @@ def tucker_scalar_flow(
     Returns
     -------
     ndarray, shape (T,)
-        A float for a single time. By numerical integration, to about 1e-10.
+        A float for a single time. By numerical integration; its error is that of a shift of the time by about 1e-10 of it.
+        Where the rise is sudden (N >= 3 and small eps) values half-way up can therefore be far off: `tucker_half_time` says
+        when, by quadrature.
 
     Raises
     ------

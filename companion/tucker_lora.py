@@ -15,7 +15,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPIN
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, register_peft_method
 from peft.utils.other import get_pattern_key
-from torch import nn
+from torch import Tensor, nn
 
 from companion.tucker_heads import HeadShape, NumHeads, check_ranks, head_shape
 from companion.tucker_layer import FACTORS, Factor, TuckerLinear
@@ -52,7 +52,8 @@ class TuckerLoraConfig(PeftConfig):
     share : {"none", "qkv", "layers"}
         What shares factors; every matrix keeps a core of its own. ``"qkv"``: the projections of one attention block;
         its output projection shares those of heads and head_dim only. ``"layers"``: projections of the same kind in
-        all layers. Factors of different sizes are never shared.
+        all layers. Factors of different sizes are never shared, nor are those of layers on other devices or of another
+        precision. Needs peft 0.21; with 0.20 only ``"none"``.
     dropout : float
         Dropout on the input of the update.
     init_weights : bool
@@ -100,7 +101,7 @@ class TuckerLoraConfig(PeftConfig):
             setattr(self, name, set(value) if isinstance(value, list | tuple) else value)
         self.r = _ranks("r", self.r)
         self.rank_pattern = {key: _ranks(f"rank_pattern[{key!r}]", r) for key, r in (self.rank_pattern or {}).items()}
-        if not 0 < self.alpha < float("inf"):
+        if not 0 < self.alpha < float("inf"):  # NaN too
             raise ValueError(f"alpha: got {self.alpha!r}; accepted: a finite number > 0")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout: got {self.dropout!r}; accepted: a number >= 0 and < 1")
@@ -111,6 +112,11 @@ class TuckerLoraConfig(PeftConfig):
             if not all(_is_count(n) for n in numbers):
                 accepted = 'accepted: "auto", an integer >= 1, or a dict of them by name'
                 raise ValueError(f"num_heads: got {self.num_heads!r}; {accepted}")
+            if isinstance(self.num_heads, dict):
+                self.num_heads = {name: int(n) for name, n in self.num_heads.items()}
+            else:
+                self.num_heads = int(self.num_heads)
+        self.alpha, self.dropout = float(self.alpha), float(self.dropout)  # numpy's numbers could not be saved
         if isinstance(self.target_modules, str) and self.layers_to_transform is not None:
             raise ValueError("layers_to_transform: not accepted with a regular expression in target_modules")
         if self.layers_pattern and self.layers_to_transform is None:
@@ -152,6 +158,8 @@ class TuckerLoraModel(BaseTuner):
             raise ValueError(
                 'target_modules: "all-linear" takes in layers without heads; name the projections of the attention'
             )
+        if peft_config.share != "none" and not hasattr(BaseTuner, "_get_adapter_state_dict"):
+            raise ValueError(f"share: {peft_config.share!r} needs peft 0.21 or newer; accepted with this version: 'none'")
         self._shared: dict[tuple, Factor] = {}
         adapted = [f"{name}." for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
         for name, module in model.named_modules():
@@ -164,18 +172,20 @@ class TuckerLoraModel(BaseTuner):
     def _create_and_replace(self, peft_config, adapter_name, target, target_name, parent, current_key, **kwargs):
         ranks, shape = _ranks_and_shape(peft_config, self.model, current_key)
         layer = target if isinstance(target, TuckerLinear) else TuckerLinear(target, adapter_name)
-        factors = self._factors(peft_config.share, current_key, ranks, shape)
+        factors = self._factors(peft_config.share, current_key, ranks, shape, layer.get_base_layer().weight)
         layer.update_layer(adapter_name, ranks, shape, peft_config, factors)
         if layer is not target:
             if adapter_name not in self.active_adapters:
                 layer.requires_grad_(False)
             self._replace_module(parent, target_name, layer, target)
 
-    def _factors(self, share: str, name: str, ranks: tuple[int, int, int], shape: HeadShape) -> tuple[Factor, ...]:
+    def _factors(
+        self, share: str, name: str, ranks: tuple[int, int, int], shape: HeadShape, weight: Tensor
+    ) -> tuple[Factor, ...]:
         """U1, U2, U3 with orthonormal columns from torch's global generator; shared ones are made once."""
         factors = []
         for mode, (size, rank) in enumerate(zip(shape.modes, ranks, strict=True)):
-            key = (*factor_key(share, name, mode, shape), rank)
+            key = (*factor_key(share, name, mode, shape), rank, weight.device, weight.dtype)
             if key not in self._shared:
                 self._shared[key] = Factor(size, rank)
                 nn.init.orthogonal_(self._shared[key].weight)

@@ -425,3 +425,33 @@ def test_head_and_gradients_of_a_vit(vit_32):
     names = [name for name, module in model.vit.named_modules() if isinstance(module, torch.nn.Linear)]
     found = mean_gradients(model, batches, [f"vit.{names[0]}"], flips=0)
     assert all(gradient.mean.norm() > 0 for gradient in found.values())
+
+
+def test_sixteen_bits_are_refused_and_a_turned_photograph_is_turned_back(tmp_path):
+    deep, turned = io.BytesIO(), io.BytesIO()
+    Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000).save(deep, "PNG")
+    picture = Image.fromarray(pictures(1)[0])
+    exif = picture.getexif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    picture.save(turned, "PNG", exif=exif)
+    for name, content in (("deep", deep), ("turned", turned)):
+        (tmp_path / name).mkdir()
+        pd.DataFrame({"image": [content.getvalue()] * 2, "label": [0, 1]}).to_parquet(tmp_path / name / "train.parquet")
+    with pytest.raises(DataIntegrityError, match="its mode is 'I;16', and 8 bits"):
+        load_images(tmp_path / "deep")
+    assert np.array_equal(load_images(tmp_path / "turned")["image"][0], np.rot90(pictures(1)[0], -1))
+
+
+@pytest.mark.parametrize("image", [np.zeros((8, 8, 3)), np.zeros((3, 8, 8), np.uint8), np.zeros((8, 8), np.uint8)])
+def test_images_of_another_kind_are_refused(image):
+    frame = pd.DataFrame({"image": [image, image], "label": [0, 1]})
+    with pytest.raises(ValueError, match=r"accepted: uint8 \(0 to 255\) and \(height, width, 3\)"):
+        make_image_dataloader(frame)
+
+
+def test_smaller_images_keep_their_mean():
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[::4] = 255
+    frame = pd.DataFrame({"image": [stripes], "label": [0]})
+    batch = next(iter(make_image_dataloader(frame, size=16)))["pixel_values"]
+    assert abs(batch.mean() - (255 / 4 / 127.5 - 1)) < 0.05

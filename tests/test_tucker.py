@@ -305,3 +305,20 @@ PAIR = planted(0, (2, 3, 4), (2, 2, 2))
 def test_wrong_arguments(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_unfolding_ranks_in_single_precision():
+    tensor = planted_float32()
+    assert unfolding_ranks(tensor) == (3, 3, 1)
+
+
+def planted_float32():
+    rng = np.random.default_rng(0)
+    core = rng.standard_normal((3, 3, 1))
+    return np.einsum("abc,ia,jb,kc", core, *(rng.standard_normal((d, r)) for d, r in zip((8, 9, 10), core.shape))).astype("f4")
+
+
+def test_a_decomposition_of_tensorly_is_taken_as_it_is():
+    found = tensorly_tucker(planted_float32().astype(float), rank=[3, 3, 1])
+    b, a = lora_equivalent(found)[:2]
+    assert b.shape[1] == a.shape[0]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, PeftType, convert_to_lora, get_peft_model, get_peft_model_state_dict, inject_adapter_in_model
@@ -590,3 +591,10 @@ def test_loading_into_a_model_with_other_heads(tmp_path):
 def test_counting_an_adapter_that_is_not_there():
     with pytest.raises(ValueError, match="'other'"):
         tucker_parameters(adapted(), "other")
+
+
+def test_numbers_of_numpy_can_be_saved(tmp_path):
+    config = TuckerLoraConfig(alpha=np.float32(2), num_heads={"query": np.int64(4)}, target_modules=["query"], r=(2, 2, 2))
+    get_peft_model(tiny_bert(), config).save_pretrained(tmp_path)
+    loaded = TuckerLoraConfig.from_pretrained(tmp_path)
+    assert loaded.alpha == 2.0 and loaded.num_heads == {"query": 4}

@@ -5,6 +5,7 @@ import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors import safe_open
 from test_tucker_lora import MODELS, TARGETS, TASKS, adapted, batch_of, layers, logits, settings, without_the_package
+from tiny_models import tiny_bert
 from transformers import BertConfig, BertModel
 
 from companion.tucker_export import to_lora
@@ -122,3 +123,12 @@ def test_counts_for_the_attention_of_a_base_sized_model(share, total):
     targets = ["query", "key", "value", "attention.output.dense"]
     counts = tucker_parameters(get_peft_model(base, TuckerLoraConfig(r=(4, 2, 2), target_modules=targets, share=share)))
     assert (counts["total"], counts["unshared"]) == (total, 48 * 1_728)
+
+
+def test_factors_are_not_shared_over_precisions():
+    model = tiny_bert()
+    model.bert.encoder.layer[1].double()
+    adapted = get_peft_model(model, TuckerLoraConfig(r=(2, 2, 2), target_modules=["query"], share="layers"))
+    first, second = (layer.attention.self.query for layer in adapted.base_model.model.bert.encoder.layer)
+    assert first.tucker_U1["default"] is not second.tucker_U1["default"]
+    assert first.tucker_U1["default"].weight.dtype == torch.float32 and second.tucker_U1["default"].weight.dtype == torch.float64

@@ -187,7 +187,7 @@ def pretrain(
 def learning_rate(setting: Mapping, epochs: float) -> float:
     """Learning rate after some epochs, fractions included: a line up, then half a cosine down to zero."""
     warmup = setting["warmup_epochs"]
-    if epochs < warmup:
+    if epochs < warmup or setting["epochs"] <= warmup:
         return setting["learning_rate"] * epochs / warmup
     done = (epochs - warmup) / (setting["epochs"] - warmup)
     return setting["learning_rate"] * (1 + np.cos(np.pi * min(done, 1.0))) / 2

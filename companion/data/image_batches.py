@@ -39,7 +39,7 @@ def make_image_dataloader(
         Crop each image at random after padding it with 4 black pixels, and flip half of them left to right; drawn from
         `seed`, which must be given.
     size : int or None
-        Resize to this height and width (bilinear), such as 224 for ViT-B/16; None leaves the images as they are.
+        Resize to this height and width (bilinear, antialiased), such as 224 for ViT-B/16; None leaves the images as they are.
     num_workers : int
         Processes that make batches; 0 means this one. With `augment` it must be 0.
 
@@ -125,7 +125,7 @@ class ImageCollator:
         pixels = np.stack([example["pixels"] for example in examples])
         values = normalised(pixels if self.rng is None else augmented(pixels, self.rng))
         if self.size is not None:
-            values = torch.nn.functional.interpolate(values, size=(self.size, self.size), mode="bilinear")
+            values = torch.nn.functional.interpolate(values, size=(self.size, self.size), mode="bilinear", antialias=True)
         labels = np.array([example["labels"] for example in examples])
         return {"pixel_values": values, "labels": torch.from_numpy(labels)}
 
@@ -139,6 +139,11 @@ def arrays(images: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     shapes = {np.shape(image) for image in images["image"]}
     if len(shapes) > 1:
         raise ValueError(f"images has images of shapes {sorted(shapes)}; accepted: one shape")
+    first = np.asarray(images["image"].iloc[0])
+    if first.dtype != np.uint8 or first.ndim != 3 or first.shape[2] != 3:
+        raise ValueError(
+            f"images has images of {first.dtype} and shape {first.shape}; accepted: uint8 (0 to 255) and (height, width, 3)"
+        )
     dtype = np.float32 if pd.api.types.is_float_dtype(images["label"]) else np.int64
     return np.stack(images["image"].to_list()), images["label"].to_numpy(dtype=dtype)
 

@@ -114,13 +114,15 @@ def _checked_classes(classes: Iterable[int], names: Sequence[str]) -> list[int]:
 
 def _decoded(encoded: Iterable[bytes], margin: int, where: str) -> np.ndarray:
     """Decode image files, of whatever format, into one array (rows, height, width, 3)."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     images: list[np.ndarray] = []
     for row, content in enumerate(encoded):
         try:
             with Image.open(io.BytesIO(content), formats=_FORMATS) as file:
-                image = np.asarray(file.convert("RGB"))
+                if file.mode[0] in "IF":  # conversion would cut every value above 255
+                    raise ValueError(f"its mode is {file.mode!r}, and 8 bits a channel are accepted")
+                image = np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
         except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataIntegrityError(
                 f"{where}: image {row} of those asked for cannot be decoded: {error}; "
