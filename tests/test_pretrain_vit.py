@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,10 @@ from safetensors import safe_open
 
 from companion.book import pretrain_vit
 from companion.book.pretrain_vit import SETTING, accuracy, learning_rate, pretrain
-from companion.data import load_images, load_model
+from companion.data import DataUnavailableError, load_images, load_model
 from companion.data.image_batches import arrays
+from companion.data.image_tasks import IMAGE_TASKS
+from companion.data.sources import VIT_CIFAR50_SHA256
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 TINY = SETTING | {
@@ -183,3 +186,25 @@ def test_sigkill(data, tmp_path):
     pretrain(tmp_path, *data, TINY | {"epochs": 400}, minutes=0)
     after = checkpoint(tmp_path)[1]
     assert (after["epoch"], after["step"]) > (before["epoch"], before["step"])
+
+
+BUNDLED = Path(pretrain_vit.__file__).parents[1] / "assets" / "vit-cifar50"
+
+
+def test_the_bundled_weights_are_those_of_the_recorded_run():
+    record = json.loads((BUNDLED / "record.json").read_text())
+    assert record["sha256"] == VIT_CIFAR50_SHA256 and record["setting"] == SETTING
+    assert (BUNDLED / "model.safetensors").stat().st_size < 6e6
+    assert len(record["history"]) == SETTING["epochs"] and record["classes"] == [*IMAGE_TASKS["cifar100"].label_names[:50]]
+    model = load_model("vit-cifar50", n_labels=50)
+    assert model.num_parameters() == record["parameters"] and model.classifier.out_features == 50
+
+
+def test_the_bundled_weights_have_the_recorded_accuracy():
+    try:
+        test = load_images("cifar100", "test", classes=range(50))
+    except DataUnavailableError:
+        pytest.skip("CIFAR-100 is not at hand")
+    model = transformers.ViTForImageClassification.from_pretrained(BUNDLED, dtype=torch.float32)
+    record = json.loads((BUNDLED / "record.json").read_text())
+    assert accuracy(model, *arrays(test)) == pytest.approx(record["accuracy"], abs=0.002)

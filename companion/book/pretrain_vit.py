@@ -43,7 +43,7 @@ SETTING: dict = {
         "num_attention_heads": 6,
         "intermediate_size": 768,
     },
-    "epochs": 100,
+    "epochs": 60,
     "warmup_epochs": 5,
     "batch_size": 128,
     "learning_rate": 1e-3,

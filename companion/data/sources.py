@@ -12,7 +12,8 @@ from .hub import MissingFileError, fetch, sha256_of
 from .known import ASSETS
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-VIT_CIFAR50_SHA256 = ""  # of the weights that `companion.book.pretrain_vit` exported; none are bundled yet
+# Of the weights that `companion.book.pretrain_vit` exported.
+VIT_CIFAR50_SHA256 = "b2c134b23bc80d6983cad3469c23eea44e49a22989aee1b4fb6f560d064976ea"
 PINNED_REVISIONS = {
     "bert-base-uncased": "86b5e0934494bd15c9632b12f734a8a67f723594",
     "google-bert/bert-base-uncased": "86b5e0934494bd15c9632b12f734a8a67f723594",
@@ -97,7 +98,7 @@ def _vit_folder(part: str) -> Path:
     digest = sha256_of(folder / "model.safetensors")
     if digest != VIT_CIFAR50_SHA256:
         raise DataIntegrityError(
-            f"{folder / 'model.safetensors'}: SHA-256 is {digest}, expected {VIT_CIFAR50_SHA256 or 'no such file'}; "
+            f"{folder / 'model.safetensors'}: SHA-256 is {digest}, expected {VIT_CIFAR50_SHA256}; "
             "reinstall spectral-lora-companion"
         )
     return _checked_folder(folder, part)
