@@ -85,7 +85,7 @@ def _vision(arguments: argparse.Namespace) -> int:
     options = _options(arguments, "methods", "budgets")
     outcomes = vision_study.run_vision(arguments.records, task=arguments.task, setting=setting, **options)
     budgets = [*options.get("budgets", vision_study.BUDGETS), None]
-    tables = [("no budget" if b is None else f"budget of LoRA of rank {b:g}", setting | {"rank": b}) for b in budgets]
+    tables = [("no budget" if b is None else f"budget of LoRA of rank {b:g}", setting | {"rank": b, "ranks": None}) for b in budgets]
     return _report(arguments, [("all runs", outcome) for outcome in _total(outcomes)], tables)
 
 
@@ -118,6 +118,8 @@ def _report(arguments: argparse.Namespace, parts: list[tuple[str, "Outcome"]], t
 
     for part, outcome in parts:
         print(f"{part}: {outcome.done} done, {outcome.failed} failed, {outcome.left} left, {outcome.seconds:.0f} s")
+    if not arguments.records.exists():  # no run fitted into the minutes
+        return 0
     for failure in failed_records(arguments.records)[:3]:
         print(f"failed: {failure['config']['method']} on {failure['config']['task']}: {failure['error']}", file=sys.stderr)
     records = read_records(arguments.records)

@@ -60,7 +60,8 @@ def run_vision(
     task : str
         A data set of images, as for `companion.data.load_images`.
     setting : mapping
-        `companion.vision_run.VISION_SETTING` or `PAPER_VISION`, or one of your own with the same keys.
+        `companion.vision_run.VISION_SETTING` or `PAPER_VISION`, or one of your own with the same keys; the budgets replace
+        its ``rank`` and ``ranks``.
 
     Returns
     -------
@@ -75,8 +76,8 @@ def run_vision(
         VISION.config(setting, task, method, None, 0, "test")
     free = [method for method in methods if method in FREE]
     bound = [method for method in methods if method not in FREE]
-    parts = [({"rank": budget}, bound) for budget in budgets] if bound else []
-    parts += [({"rank": None}, free)] if free else []
+    parts = [({"rank": budget, "ranks": None}, bound) for budget in budgets] if bound else []
+    parts += [({"rank": None, "ranks": None}, free)] if free else []
     return _in_parts(path, task, parts, seeds, setting, minutes, workers)
 
 

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV
 from transformers import TrainerCallback
 
+from companion import heads
 from companion.finetune import adapter_parameters, evaluate, finetune, head_of, warm_up_head
 from companion.gradients import mean_gradients
 from tiny_models import text_batches, tiny_bert
@@ -138,3 +141,20 @@ def test_a_step_of_sgd_goes_down_the_gradient():
     assert torch.nn.functional.cosine_similarity(step.flatten(), expected.flatten(), dim=0) > 0.9999
     with pytest.raises(ValueError, match="optimizer: got 'lion'; accepted: 'adamw', 'sgd'"):
         finetune(adapted(), separable(32, 16), optimizer="lion")
+
+
+@pytest.mark.parametrize("kind", ["regression", "two classes", "many classes"])
+def test_the_penalty_is_that_of_a_search_over_all(kind):
+    """The search stops where the loss rises; scikit-learn's tries the whole grid."""
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((160, 12))
+    signal = features @ rng.standard_normal((12, 4)) + 3 * rng.standard_normal((160, 4))
+    labels = {"regression": signal[:, 0], "two classes": (signal[:, 0] > 0).astype(int), "many classes": signal.argmax(1)}[kind]
+    regression = kind == "regression"
+    if regression:
+        grid, estimator, loss = {"alpha": np.logspace(4, -2, 7)}, Ridge(), "neg_mean_squared_error"
+    else:
+        grid, estimator, loss = {"C": np.logspace(-5, 2, 8)}, LogisticRegression(max_iter=5000, tol=1e-6), "neg_log_loss"
+    everything = GridSearchCV(estimator, grid, scoring=loss, cv=5).fit(features, labels)
+    strongest, _, fit = heads._fitted(features, labels, regression, 5)
+    assert not strongest and np.allclose(fit.coef_, everything.best_estimator_.coef_, rtol=1e-6)

@@ -242,6 +242,13 @@ def test_from_the_command_line_and_again(tmp_path, small, folder, capsys, monkey
     assert set(scores.index.get_level_values("method")) == {"lora", "tucker"}
 
 
+def test_budgets_replace_the_ranks_of_a_setting(tmp_path, small, monkeypatch):
+    monkeypatch.setitem(VISION.rates, "others", (3e-3,))
+    run_vision(tmp_path / "b.jsonl", ["tucker"], [1, 3], [0], "fashion-mnist-mini", small | {"ranks": [4, 2, 2]})
+    cost = read_records(tmp_path / "b.jsonl").set_index("config.rank")["metrics.parameters"]
+    assert 0.75 < cost[1] / 768 <= 1 and 0.75 < cost[3] / (3 * 768) <= 1  # not twice the cost of (4, 2, 2)
+
+
 def test_tuning_comes_first_and_an_ablation_is_of_given_ranks(tmp_path, small):
     outcomes = run_ablation(tmp_path / "a.jsonl", [(1, 1, 1), (2, 2, 2)], [0], "fashion-mnist-mini", small)
     assert all(o.failed == o.left == 0 for o in outcomes)
