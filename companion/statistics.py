@@ -13,7 +13,7 @@ from scipy import optimize, stats
 
 from companion import _validate
 
-__all__ = ["Comparison", "Interval", "compare", "equivalence", "hierarchical_bootstrap", "holm", "minimum_detectable_effect"]
+__all__ = ["Comparison", "Interval", "compare", "equivalence", "hierarchical_bootstrap", "holm", "minimum_detectable_effect", "paired_power"]
 
 
 @dataclass(frozen=True)
@@ -211,16 +211,53 @@ def minimum_detectable_effect(spread: float, n: int, alpha: float = 0.05, power:
     n = _validate.integer("n", n, 2)
     if not _validate.probability("alpha", alpha) < _validate.probability("power", power):
         raise ValueError(f"power must be larger than alpha, got power={power!r} and alpha={alpha!r}")
-    critical = stats.t.ppf(1 - alpha / 2, n - 1)
-
-    def missing(shift: float) -> float:
-        wrong_side = np.nan_to_num(stats.nct.cdf(-critical, n - 1, shift))  # scipy: NaN where it underflows
-        return stats.nct.sf(critical, n - 1, shift) + wrong_side - power
-
     top = 1.0
-    while missing(top) < 0:
+    while _power(top, n, alpha) < power:
         top *= 2
-    return float(spread * optimize.brentq(missing, 0, top, xtol=1e-10) / np.sqrt(n))
+    return float(spread * optimize.brentq(lambda shift: _power(shift, n, alpha) - power, 0, top, xtol=1e-10) / np.sqrt(n))
+
+
+def paired_power(effect: float, spread: float, n: int, alpha: float = 0.05, one_tailed: bool = False) -> float:
+    """Probability that a paired t test finds a true mean difference.
+
+    Parameters
+    ----------
+    effect : float
+        The true mean of the differences.
+    spread : float
+        Their standard deviation, in the same unit; > 0.
+    n : int
+        Number of pairs, >= 2.
+    alpha : float
+        Level of the test.
+    one_tailed : bool
+        Only a difference above zero counts as found.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        n < 2, a spread that is not positive, a number that is not finite, or a level outside (0, 1).
+
+    Examples
+    --------
+    >>> round(paired_power(effect=0.84, spread=0.5, n=5), 1)
+    0.8
+    """
+    if _validate.number("spread", spread) <= 0:
+        raise ValueError(f"spread must be a standard deviation > 0, got {spread!r}")
+    n, alpha = _validate.integer("n", n, 2), _validate.probability("alpha", alpha)
+    return _power(_validate.number("effect", effect) / spread * np.sqrt(n), n, alpha, one_tailed)
+
+
+def _power(shift: float, n: int, alpha: float, one_tailed: bool = False) -> float:
+    """Of a t test whose statistic has this noncentrality."""
+    critical = stats.t.ppf(1 - alpha / (1 if one_tailed else 2), n - 1)
+    wrong_side = 0.0 if one_tailed else np.nan_to_num(stats.nct.cdf(-critical, n - 1, shift))  # scipy: NaN where it underflows
+    return float(stats.nct.sf(critical, n - 1, shift) + wrong_side)
 
 
 def hierarchical_bootstrap(

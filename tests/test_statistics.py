@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from companion.statistics import compare, equivalence, hierarchical_bootstrap, holm, minimum_detectable_effect
+from companion.statistics import compare, equivalence, hierarchical_bootstrap, holm, minimum_detectable_effect, paired_power
 
 scores = st.lists(st.floats(-100, 100), min_size=2, max_size=12)
 p_values = st.lists(st.floats(0, 1), min_size=1, max_size=8)
@@ -84,6 +84,16 @@ def test_minimum_detectable_effect_has_its_power(n, alpha, power):
     assert np.mean(stats.ttest_1samp(x, 0, axis=1).pvalue < alpha) == pytest.approx(power, abs=0.015)
 
 
+def test_paired_power_is_the_share_of_drawn_studies_that_find_the_effect():
+    rng, effect, spread, n = np.random.default_rng(0), 1.1, 1.0, 5
+    drawn = rng.normal(effect, spread, (20_000, n))
+    p = stats.ttest_1samp(drawn, 0, axis=1).pvalue
+    one_tailed = stats.ttest_1samp(drawn, 0, axis=1, alternative="greater").pvalue
+    assert paired_power(effect, spread, n) == pytest.approx(np.mean(p < 0.05), abs=0.015)
+    assert paired_power(effect, spread, n, one_tailed=True) == pytest.approx(np.mean(one_tailed < 0.05), abs=0.015)
+    assert paired_power(0, spread, n, alpha=0.1) == pytest.approx(0.1) and paired_power(1e3, spread, n) == pytest.approx(1)
+
+
 def test_minimum_detectable_effect_falls_with_runs_and_grows_with_spread():
     effects = [minimum_detectable_effect(1.0, n) for n in (2, 3, 5, 10, 100)]
     assert effects == sorted(effects, reverse=True)
@@ -128,6 +138,8 @@ def test_bootstrap_is_repeatable():
         (lambda: holm([]), r"p_values must be one or more numbers in \[0, 1\]"),
         (lambda: holm([0.5, 1.5]), "p_values"),
         (lambda: equivalence([0.1, 0.2], margin=0), "margin must be > 0"),
+        (lambda: paired_power(1.0, 0.0, 5), "spread must be a standard deviation > 0"),
+        (lambda: paired_power(1.0, 1.0, 1), "n must be >= 2, got 1"),
         (lambda: minimum_detectable_effect(1.0, 1), "n must be >= 2, got 1"),
         (lambda: minimum_detectable_effect(-1.0, 5), "spread must be a standard deviation >= 0"),
         (lambda: minimum_detectable_effect(1.0, 5, alpha=0.9), "power must be larger than alpha"),

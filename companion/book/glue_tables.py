@@ -6,27 +6,21 @@ A run that is missing is a gap, said in words, never an exception: the same chap
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from companion.book.record_tables import in_words
 from companion.glue_run import SETTING
-from companion.glue_study import GLUE
 from companion.planted_benchmark import SETTING as PLANTED
-from companion.runs import failed_records, key_of, read_records
 from companion.statistics import compare
-from companion.study_tables import compare_methods, of_chosen_rate, of_setting, scores_of_setting, score_table
+from companion.study_tables import of_chosen_rate, of_setting, scores_of_setting, score_table
 from companion.truth_tables import alone_table, marginal_values, planted_table
-from companion.tuning import chosen_rates, further_runs, tuning_runs
 
 __all__ = [
-    "METHODS", "PRINTED_NAMES", "SEEDS", "TASKS", "average", "by_budget", "comparison", "comparison_text",
-    "cost_ratio", "final", "greedy", "in_words", "judges", "leaderboard", "load", "missing", "moved_ranks",
-    "one_percent", "open_grids", "oracle_values", "power", "printed_difference", "same_ranks", "scores_as", "study_tasks", "table_3", "task_name", "tuning",
-    "tuning_text", "within",
+    "METHODS", "PRINTED_NAMES", "SEEDS", "TASKS", "average", "by_budget", "comparison_text", "cost_ratio", "final",
+    "greedy", "leaderboard", "missing", "moved_ranks", "one_percent", "oracle_values", "printed_difference",
+    "same_ranks", "scores_as", "study_tasks", "table_3", "task_name",
 ]  # fmt: skip
 
 TASKS = {
@@ -54,16 +48,6 @@ def task_name(task: str) -> str:
 # --- Records ----------------------------------------------------------------------------------------------------------
 
 
-def _path(source: str | Path) -> Path:
-    return source if isinstance(source, Path) else Path(str(files("companion") / "records" / f"{source}.jsonl"))
-
-
-def load(source: str | Path) -> pd.DataFrame:
-    """Records of a study, as `companion.runs.read_records` has them; no row if there is no such file."""
-    path = _path(source)
-    return read_records(path) if path.is_file() else pd.DataFrame()
-
-
 def final(records: pd.DataFrame, setting: Mapping[str, object] = SETTING) -> pd.Series:
     """`companion.study_tables.scores_of_setting`, of the study's own setting if none is named."""
     return scores_of_setting(records, setting)
@@ -89,57 +73,6 @@ def missing(scores: pd.Series, tasks: Iterable[str], methods: Sequence[str] = ME
 
 
 # --- The study --------------------------------------------------------------------------------------------------------
-
-
-def tuning(
-    records: pd.DataFrame, setting: Mapping[str, object] = SETTING, source: str | Path | None = None
-) -> pd.DataFrame:
-    """Tuning scores by task and method, a column for each learning rate, then ``chosen`` and ``grid``.
-
-    ``grid`` is ``"incomplete"`` if runs of the first grid are missing, ``"open"`` if the best rate so far is the smallest
-    or the largest tried (one beyond might be better still, and `companion.tuning.further_runs` goes on), else
-    ``"closed"``. A rate that diverged, known from the file `source`, has the score -inf.
-    """
-    found = of_setting(records, {**setting, "split": "tuning"})
-    if found.empty:
-        return pd.DataFrame(columns=["chosen", "grid"])
-    method = found["config.method"] + found["config.parameter"].map(lambda p: "" if pd.isna(p) else f":{p:g}")
-    rows = found.assign(task=found["config.task"], method=method, rate=found["config.learning_rate"].astype(float))
-    table = rows.pivot_table("metrics.score", ["task", "method"], "rate", aggfunc="last")
-    failures = failed_records(_path(source)) if source is not None and _path(source).is_file() else []
-    for config in (record["config"] for record in failures if record["config"].get("split") == "tuning"):
-        pair, rate = (config["task"], config["method"]), config["learning_rate"]
-        if pair in table.index and all(config.get(key) == value for key, value in setting.items()):
-            table.loc[pair, rate] = -np.inf
-    table = table[sorted(table)]
-    tasks, methods = (list(table.index.unique(level)) for level in ("task", "method"))
-    runs, known = tuning_runs(GLUE, tasks, methods, setting), {*found["key"], *(key_of(r["config"]) for r in failures)}
-    while more := [run for run in further_runs(GLUE, found, runs, failures) if key_of(run) in known]:
-        runs += more
-    chosen = chosen_rates(found, runs, failures)
-    grid = {pair: _state(scores.dropna(), chosen.get(pair)) for pair, scores in table.iterrows()}
-    return table.assign(chosen=pd.Series(chosen, dtype=float), grid=pd.Series(grid, dtype=object))
-
-
-def _state(scores: pd.Series, chosen: float | None) -> str:
-    if chosen is None:
-        return "incomplete"
-    return "open" if len(scores) > 1 and chosen in (scores.index[0], scores.index[-1]) else "closed"
-
-
-def open_grids(table: pd.DataFrame) -> set[tuple[str, str]]:
-    """Task and method wherever the grid of learning rates is open."""
-    return set(table.index[table["grid"] == "open"]) if len(table) else set()
-
-
-def comparison(scores: pd.Series, reference: str = "uniform", margin: float = 0.5) -> pd.DataFrame:
-    """`companion.study_tables.compare_methods`; no row where nothing can be compared yet."""
-    try:
-        return compare_methods(scores, reference, margin)
-    except ValueError:
-        index = pd.MultiIndex.from_arrays([[], []], names=["task", "method"])
-        columns = ["n", "difference", "low", "high", "p", "p_holm", "d_z", "p_equivalent", "detectable"]
-        return pd.DataFrame(index=index, columns=columns)
 
 
 def table_3(
@@ -207,32 +140,6 @@ def _rank_pairs(
     return [(ours[seed], theirs[seed]) for seed in sorted(set(ours) & set(theirs))]
 
 
-def power(effect: float, spread: float, n: int, one_tailed: bool = False, level: float = 0.05) -> float:
-    """Probability that a paired t test of n differences with this standard deviation finds a mean of `effect`."""
-    critical, shift = stats.t.ppf(1 - level / (1 if one_tailed else 2), n - 1), effect / spread * np.sqrt(n)
-    other = 0.0 if one_tailed else np.nan_to_num(stats.nct.cdf(-critical, n - 1, shift))
-    return float(stats.nct.sf(critical, n - 1, shift) + other)
-
-
-def tuning_text(table: pd.DataFrame) -> str:
-    """The tuning scores as they are printed: one decimal, rates in full."""
-    if table.empty:
-        return "No tuning run is recorded yet."
-    shown = table.rename(columns=lambda c: f"{c:g}" if isinstance(c, float) else c)
-    chosen = {"chosen": lambda rate: "-" if np.isnan(rate) else f"{rate:g}"}
-    return shown.to_string(na_rep="-", float_format=lambda x: f"{x:.1f}", formatters=chosen)
-
-
-def in_words(row: pd.Series, reference: str = "uniform", level: float = 0.05) -> str:
-    """What one row of a comparison says: a sentence whose words follow from the numbers."""
-    if row["p_holm"] < level:
-        little = ", by less than half a point" if row["p_equivalent"] < level else ""
-        return f"{'above' if row['difference'] > 0 else 'below'} {reference}{little}"
-    if row["p_equivalent"] < level:
-        return f"the same as {reference} up to half a point"
-    return f"not told apart from {reference}; {row['n']:.0f} seeds would show {row['detectable']:.1f}"
-
-
 def printed_difference(table: pd.DataFrame, task: str, method: str, reference: str = "uniform") -> float | None:
     """Difference of two methods in P2's table 3 (`companion.book.audit.PRINTED`), in points; None if it has no such row."""
     names = [PRINTED_NAMES.get(name) for name in (method, reference)]
@@ -274,12 +181,6 @@ def average(
         return nothing
     found = compare(by_seed, np.zeros(len(by_seed)))
     return found.difference, found.high - found.difference
-
-
-def judges(scores: pd.Series, reference: str = "probe", method: str = "uniform") -> list[str]:
-    """Tasks where LoRA is clearly above the probe (95 % interval): elsewhere no way to place ranks can show its worth."""
-    table = comparison(scores, reference)
-    return [task for task, name in table.index if name == method and table.loc[(task, name), "low"] > 0]
 
 
 def scores_as(methods: Mapping[str, tuple[pd.Series, str]]) -> pd.Series:
@@ -370,6 +271,3 @@ def greedy(gains: Mapping[str, Sequence[float]], costs: Mapping[str, int], budge
     return ranks, 0.0
 
 
-def within(value: float, low: float, high: float, words: tuple[str, str, str]) -> str:
-    """The first of three texts if an interval lies above `value`, the second if below, the third if it holds it."""
-    return words[0] if low > value else words[1] if high < value else words[2]
