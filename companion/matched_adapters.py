@@ -5,6 +5,7 @@ the budget comes first, and every kind takes the largest adapter that it pays fo
 """
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -99,7 +100,8 @@ def with_adapter(kind: str, place: Place) -> tuple[PeftModel, dict[str, object]]
         raise ValueError(f"kind: got {kind!r}; accepted: {', '.join(KINDS)}")
     config, ranks = KINDS[kind](place)
     config.modules_to_save = ["classifier"]
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)  # PEFT 0.21
         torch.manual_seed(place.seed)
         return get_peft_model(place.model, config), ranks
 

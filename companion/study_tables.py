@@ -3,14 +3,16 @@
 Methods are compared seed by seed: runs of one seed share the examples, their order and the head they start from.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from companion.statistics import compare, equivalence, hierarchical_bootstrap, holm, minimum_detectable_effect
 
-__all__ = ["compare_methods", "final_scores", "of_chosen_rate", "of_setting", "overall", "score_table", "scores_of_setting"]
+__all__ = [
+    "compare_methods", "final_scores", "mean_and_half", "of_chosen_rate", "of_setting", "overall", "score_table", "scores_of_setting",
+]  # fmt: skip
 
 
 def of_setting(records: pd.DataFrame, setting: Mapping[str, object]) -> pd.DataFrame:
@@ -128,6 +130,28 @@ def final_scores(records: pd.DataFrame, **setting) -> pd.Series:
     return scores.sort_index()
 
 
+def mean_and_half(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Mean of some scores and half the width of its confidence interval.
+
+    Parameters
+    ----------
+    values : sequence of float
+        Scores of the seeds.
+    level : float
+        Of the interval (Student's t).
+
+    Returns
+    -------
+    (float, float)
+        The second is NaN for a single score.
+    """
+    from scipy import stats
+
+    x = np.asarray(values, dtype=float)
+    half = stats.t.ppf(0.5 + level / 2, x.size - 1) * x.std(ddof=1) / np.sqrt(x.size) if x.size > 1 else np.nan
+    return float(x.mean()), float(half)
+
+
 def score_table(scores: pd.Series, level: float = 0.95) -> pd.DataFrame:
     """Mean score and half-width of its confidence interval over the seeds, one row a method, as in P2's table 3.
 
@@ -143,11 +167,8 @@ def score_table(scores: pd.Series, level: float = 0.95) -> pd.DataFrame:
     pandas.DataFrame, shape (methods, 3 * tasks)
         Columns (task, "mean"), (task, "half") and (task, "runs"); NaN where there is no run, or one only.
     """
-    from scipy import stats
-
     def half(values: pd.Series) -> float:
-        n = values.size
-        return stats.t.ppf(0.5 + level / 2, n - 1) * values.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
+        return mean_and_half(values, level)[1]
 
     table = scores.groupby(["method", "task"]).agg(mean="mean", half=half, runs="size").unstack("task")
     return table.swaplevel(axis=1).sort_index(axis=1, level=0, sort_remaining=False)

@@ -24,7 +24,7 @@ VISION_RATES: dict[str, tuple[float | None, ...]] = {
 VISION = Design(run_vision_once, ("probe", "full", *KINDS), VISION_RATES, "test")
 """The kinds of `companion.matched_adapters` with a linear probe and full fine-tuning, on the official test images."""
 
-BUDGETS = (4, 1, 16)
+BUDGETS = (4.0, 1.0, 16.0)
 """Ranks of the uniform LoRA whose parameters are the budget, the one to run first in front."""
 
 ABLATION = (
@@ -76,7 +76,8 @@ def run_vision(
         VISION.config(setting, task, method, None, 0, "test")
     free = [method for method in methods if method in FREE]
     bound = [method for method in methods if method not in FREE]
-    parts = [({"rank": budget, "ranks": None}, bound) for budget in budgets] if bound else []
+    ranks = [float(budget) for budget in budgets] if bound else []  # 4 and 4.0 are one run
+    parts = [({"rank": rank, "ranks": None}, bound) for rank in ranks]
     parts += [({"rank": None, "ranks": None}, free)] if free else []
     return _in_parts(path, task, parts, seeds, setting, minutes, workers)
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from companion.book.glue_tables import SEEDS, TASKS, printed_difference, task_name
 from companion.book.glue_spectra import draws, extrapolated, largest_gaps
-from companion.book.plotting import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
+from companion.book.plotting import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, say_missing
 from companion.rank_rules import Spectrum
 from companion.statistics import minimum_detectable_effect
 
@@ -146,7 +146,7 @@ def growth_figure(found: Mapping[str, tuple[np.ndarray, np.ndarray]], upto: int 
         fig.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     else:
         for ax in (left, right):
-            _say_missing(ax)
+            say_missing(ax)
     return fig
 
 
@@ -172,7 +172,7 @@ def depth_figure(estimates: pd.DataFrame, tasks: Iterable[str]) -> Figure:
         fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     else:
         for ax in axes:
-            _say_missing(ax)
+            say_missing(ax)
     return fig
 
 
@@ -190,7 +190,7 @@ def gap_figure(found: Mapping[str, dict]) -> Figure:
     if found:
         axes[0, 0].legend()
     else:
-        _say_missing(axes[0, 0])
+        say_missing(axes[0, 0])
     return fig
 
 
@@ -221,7 +221,7 @@ def differences_figure(
                plt.Rectangle((0, 0), 1, 1, color="#e7eef2", label="half a point")]  # fmt: skip
     fig.legend(handles=handles, loc="outside lower center", ncols=3)
     if not tasks:
-        _say_missing(axes[0, 0])
+        say_missing(axes[0, 0])
     return fig
 
 
@@ -237,8 +237,3 @@ def planted_figure(planted: Mapping[str, int], found: Mapping[str, Mapping[str, 
     ax.set_xticks(place, matrix_labels(planted))
     ax.grid(axis="x", visible=False)
     return ax
-
-
-def _say_missing(ax: Axes) -> None:
-    ax.set_axis_off()
-    ax.text(0.5, 0.5, "no runs recorded yet", transform=ax.transAxes, ha="center", va="center", color=GREY)

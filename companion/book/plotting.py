@@ -6,6 +6,7 @@ import sys
 
 import matplotlib as mpl
 from cycler import cycler
+from matplotlib.axes import Axes
 
 # Okabe and Ito's palette for all forms of colour vision, without its yellow, which is too pale for a line on white.
 BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
@@ -52,3 +53,10 @@ def use_style() -> None:
         inline = InlineBackend.instance(parent=shell)
         inline.print_figure_kwargs = {"bbox_inches": "tight", "metadata": {"Date": None}}
         inline.figure_formats = {"svg"}
+
+
+def say_missing(ax: Axes) -> Axes:
+    """An empty panel that says that its record holds no run yet."""
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, "no runs recorded yet", transform=ax.transAxes, ha="center", va="center", color=GREY)
+    return ax

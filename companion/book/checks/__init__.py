@@ -18,6 +18,7 @@ from companion.book.checks.real_layers import layers_linear_time, layers_onset, 
 from companion.book.checks.spectral_lora_on_glue import glue_exchange, glue_greedy, glue_rule, glue_seeds
 from companion.book.checks.too_much_rank import surplus_decay, surplus_muon, surplus_rate, surplus_seeded
 from companion.book.checks.tucker import tucker_circuit, tucker_export, tucker_power, tucker_saving
+from companion.book.checks.tucker_lora_on_cifar_100 import vision_frontier, vision_heads, vision_match
 
 __all__ = [
     "glue_exchange", "glue_greedy", "glue_rule", "glue_seeds",
@@ -32,4 +33,5 @@ __all__ = [
     "rank_leak", "rank_level", "rank_rule",
     "surplus_decay", "surplus_muon", "surplus_rate", "surplus_seeded",
     "tucker_circuit", "tucker_export", "tucker_power", "tucker_saving",
+    "vision_frontier", "vision_heads", "vision_match",
 ]  # fmt: skip

@@ -1,0 +1,246 @@
+"""Numbers and tables of the chapter *Tucker-LoRA on CIFAR-100*: what a budget can keep, and the study's records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from importlib.resources import files
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from companion import matched_adapters, tucker
+from companion.book.record_tables import in_words, open_grids, tuning
+from companion.data import load_model
+from companion.matched_adapters import Place, trained_parameters, with_adapter
+from companion.study_tables import mean_and_half, of_chosen_rate, of_setting, scores_of_setting
+from companion.tucker_heads import head_shape
+from companion.tuning import TUNING_SEED
+from companion.vision_run import VISION_SETTING
+from companion.vision_study import ABLATION, BUDGETS, VISION
+
+__all__ = [
+    "BUDGETS", "KINDS", "P2_RANKS", "ablation_scores", "ablation_text", "adapter_sizes", "best_other", "budget_scores", "comparison_text", "counted",
+    "frontier", "gradient_tensors", "kept_by_lora", "kept_by_tucker", "level", "open_rates", "parameters_of", "pretraining",
+    "rank_counts", "rates", "rows_shuffled", "runs", "training_losses", "vit_parameters",
+]  # fmt: skip
+
+KINDS = {
+    "lora": "LoRA", "tucker": "Tucker-LoRA", "tucker-qkv": "Tucker, shared over Q, K, V", "tucker-layers": "Tucker, shared over layers",
+    "lokr": "LoKr", "loha": "LoHa", "probe": "probe", "full": "full fine-tuning",
+}  # fmt: skip
+"""Methods of the study as the chapter names them, in the order of its tables."""
+
+P2_RANKS = (4, 2, 2)
+LEAST_SEEDS = 3  # to enter a claim
+
+
+# --- What a budget can keep -------------------------------------------------------------------------------------------
+
+
+def vit_parameters(ranks: Sequence[int], dims: Sequence[int] = (12, 64, 768), matrices: int = 48) -> int:
+    """Parameters of Tucker-LoRA on the query, key, value and output matrices of ViT-B/16, all with these ranks."""
+    return matrices * tucker.parameter_counts(dims, ranks).tucker
+
+
+def gradient_tensors(gradients: Mapping, model) -> dict[str, np.ndarray]:
+    """First gradients as tensors (heads, head_dim, d_model), in float64."""
+    found = {}
+    for name, gradient in gradients.items():
+        shape = head_shape(model, name)
+        rows = gradient.mean.mT if shape.on_input else gradient.mean
+        found[name] = rows.reshape(shape.modes).double().cpu().numpy()
+    return found
+
+
+def rows_shuffled(tensors: Mapping[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """The same matrices with their rows dealt anew to heads and places: the same singular values, other tensors."""
+    return {name: rng.permutation(t.reshape(-1, t.shape[2])).reshape(t.shape) for name, t in tensors.items()}
+
+
+def kept_by_lora(tensors: Mapping[str, np.ndarray], rank: int) -> float:
+    """Share of the energy that the best matrices of this rank keep, mean over the tensors."""
+    energies = (np.linalg.svd(t.reshape(-1, t.shape[2]), compute_uv=False) ** 2 for t in tensors.values())
+    return float(np.mean([energy[:rank].sum() / energy.sum() for energy in energies]))
+
+
+def kept_by_tucker(tensors: Mapping[str, np.ndarray], ranks: Sequence[int], sweeps: int = 5) -> float:
+    """Share of the energy that a Tucker decomposition keeps (HOSVD and some sweeps of HOOI), mean over the tensors."""
+    cores = ((tucker.hosvd(t, ranks, sweeps).core, t) for t in tensors.values())
+    return float(np.mean([np.sum(core**2) / np.sum(t**2) for core, t in cores]))
+
+
+def adapter_sizes(gradients: Mapping, budgets: Iterable[int], classes: int = 10) -> pd.DataFrame:
+    """What PEFT counts for every kind of adapter on the small transformer, by budget; NaN where it pays for none."""
+    table = pd.DataFrame(index=[kind for kind in KINDS if kind in matched_adapters.KINDS], columns=list(budgets), dtype=float)
+    for kind, budget in product(table.index, table.columns):
+        place = Place(load_model("vit-cifar50", classes), int(budget))
+        place.gradients = gradients
+        with suppress(ValueError):  # the smallest of its kind costs more
+            table.loc[kind, budget] = trained_parameters(with_adapter(kind, place)[0])
+    return table
+
+
+# --- Records ----------------------------------------------------------------------------------------------------------
+
+
+def pretraining() -> dict:
+    """The record that comes with the small vision transformer's weights."""
+    return json.loads((files("companion") / "assets" / "vit-cifar50" / "record.json").read_text("utf-8"))
+
+
+def level(budget: float) -> str:
+    """A budget in words."""
+    return f"r = {budget:g}"
+
+
+def _at(budget: float | None) -> dict[str, object]:
+    return {**VISION_SETTING, "rank": None if budget is None else float(budget), "ranks": None}
+
+
+def budget_scores(records: pd.DataFrame, task: str = "cifar100", budgets: Iterable[float] = BUDGETS) -> pd.Series:
+    """Scores of the final runs, a "task" for each budget; what has no budget stands under every one.
+
+    Returns
+    -------
+    pandas.Series
+        In points, indexed as by `companion.study_tables.final_scores`.
+    """
+    found = []
+    free = scores_of_setting(records, {**_at(None), "task": task})
+    for budget in sorted(budgets):
+        scores = scores_of_setting(records, {**_at(budget), "task": task})
+        both = pd.concat([part for part in (scores, free) if len(part)]) if len(scores) or len(free) else scores
+        found.append(both.rename(index={task: level(budget)}, level="task"))
+    return pd.concat(found)
+
+
+def ablation_scores(records: pd.DataFrame, task: str = "cifar100", triples: Iterable[Sequence[int]] = ABLATION) -> pd.Series:
+    """Scores of Tucker-LoRA with given ranks, a "method" for each triple, in the order of their parameters."""
+    found = []
+    for ranks in triples:
+        setting = {**VISION_SETTING, "rank": None, "ranks": list(ranks), "task": task}
+        scores = scores_of_setting(records, setting)
+        found.append(scores.rename(index={"tucker": str(tuple(ranks))}, level="method"))
+    return pd.concat(found)
+
+
+def runs(records: pd.DataFrame, task: str = "cifar100", budgets: Iterable[float] = BUDGETS) -> pd.DataFrame:
+    """Every final run: ``method``, ``budget`` (NaN: none), ``seed``, ``parameters`` and ``score``."""
+    found = [of_chosen_rate(of_setting(records, {**_at(budget), "task": task})) for budget in [*sorted(budgets), None]]
+    rows = pd.concat([part for part in found if len(part)]) if any(map(len, found)) else pd.DataFrame()
+    names = {"config.method": "method", "config.rank": "budget", "config.seed": "seed", "metrics.parameters": "parameters",
+             "metrics.score": "score"}  # fmt: skip
+    return rows.reindex(columns=list(names)).rename(columns=names).reset_index(drop=True)
+
+
+def frontier(points: pd.DataFrame) -> pd.Series:
+    """Whether no other point has more of `score` for no more `parameters`, by row of a table of means."""
+    better = [
+        ((points["parameters"] <= row["parameters"]) & (points["score"] > row["score"])).any()
+        | ((points["parameters"] < row["parameters"]) & (points["score"] >= row["score"])).any()
+        for _, row in points.iterrows()
+    ]
+    return ~pd.Series(better, points.index, dtype=bool)
+
+
+def rates(records: pd.DataFrame, task: str = "cifar100", budgets: Iterable[float] = BUDGETS) -> pd.DataFrame:
+    """`companion.book.record_tables.tuning` of every budget, and of what has none; rows by budget and method."""
+    parts = {}
+    for budget in [*sorted(budgets), None]:
+        table = tuning(records, VISION, {**_at(budget), "task": task}, "vision")
+        if len(table):
+            parts["none" if budget is None else level(budget)] = table.droplevel(0)
+    if not parts:
+        return pd.DataFrame(columns=["chosen", "grid"])
+    joined = pd.concat(parts, names=["budget", "method"])
+    tried = sorted(column for column in joined if isinstance(column, float))
+    return joined[[*tried, "chosen", "grid"]]
+
+
+def open_rates(records: pd.DataFrame, task: str = "cifar100", triples: Iterable[Sequence[int]] = ABLATION) -> set[str]:
+    """Ranks of the ablation whose grid of learning rates is open."""
+    found = set()
+    for ranks in triples:
+        setting = {**VISION_SETTING, "rank": None, "ranks": list(ranks), "task": task}
+        if open_grids(tuning(records, VISION, setting, "vision")):
+            found.add(str(tuple(ranks)))
+    return found
+
+
+def rank_counts(records: pd.DataFrame, budget: float, method: str = "tucker", task: str = "cifar100") -> dict[str, int]:
+    """How often which ranks were chosen at a budget, over all seeds, that of the tuning runs too."""
+    found = of_setting(records, {**_at(budget), "task": task, "method": method})
+    if found.empty:
+        return {}
+    once = found[(found["config.split"] != "tuning") | (found["config.seed"] == TUNING_SEED)]
+    once = once.drop_duplicates(["config.seed", "config.split"])
+    return once["metrics.ranks"].map(lambda chosen: str(tuple(chosen["r"]))).value_counts().to_dict()
+
+
+def parameters_of(names: Iterable[str]) -> dict[str, int]:
+    """Parameters of Tucker-LoRA on the small transformer, by ranks as `ablation_scores` names them."""
+    return {name: vit_parameters([int(r) for r in name.strip("()").split(",")], (6, 32, 192), 24) for name in names}
+
+
+def training_losses(records: pd.DataFrame, budget: float, task: str = "cifar100") -> dict[str, float]:
+    """Mean training loss of the final runs at a budget, by method."""
+    found = of_chosen_rate(of_setting(records, {**_at(budget), "task": task}))
+    return {} if found.empty else found.groupby("config.method")["metrics.train_loss"].mean().astype(float).to_dict()
+
+
+def best_other(scores: pd.Series, own: str, skip: Iterable[str] = ()) -> tuple[float, float]:
+    """Paired difference of one method from the best mean of all others, and half its 95 % interval; NaN if not settled.
+
+    A method counts with three seeds or more that it shares with `own`, and if it is not among `skip`.
+    """
+    skip = set(skip)
+    wide = scores.unstack("method") if len(scores) else pd.DataFrame()
+    if own not in wide or own in skip:
+        return np.nan, np.nan
+    shared = {name: wide[[own, name]].dropna() for name in wide.columns.drop(own) if name not in skip}
+    usable = {name: pair for name, pair in shared.items() if len(pair) >= LEAST_SEEDS}
+    if not usable:
+        return np.nan, np.nan
+    rival = max(usable, key=lambda name: usable[name][name].mean())
+    return mean_and_half(usable[rival][own] - usable[rival][rival])
+
+
+# --- Words ------------------------------------------------------------------------------------------------------------
+
+
+def comparison_text(table: pd.DataFrame, reference: str = "lora") -> str:
+    """Rows of a comparison at each budget in figures, and in words that follow from them."""
+    lines = []
+    for budget in table.index.unique("task"):
+        for method in [name for name in KINDS if (budget, name) in table.index]:
+            row = table.loc[(budget, method)]
+            lines.append(
+                f"{budget:7s} {KINDS[method]:27s}{row['n']:.0f} seeds {row['difference']:+6.2f} [{row['low']:+6.2f}, {row['high']:+6.2f}]"
+                f"  {in_words(row, KINDS[reference])}"
+            )
+    return "\n".join(lines) or f"Nothing shares two seeds with {KINDS[reference]} yet."
+
+
+def ablation_text(scores: pd.Series, table: pd.DataFrame) -> str:
+    """Means of the ablation with parameters of the small transformer, and each against P2's ranks."""
+    lines, sizes = [], parameters_of(scores.index.unique("method"))
+    for name, part in sorted(scores.groupby("method"), key=lambda pair: sizes[pair[0]]):
+        text = f"{name:12s}{sizes[name]:8,d} {part.mean():9.2f} ({len(part)})      "
+        rows = table.xs(name, level="method") if name in table.index.unique("method") else table.iloc[:0]
+        for _, row in rows.iterrows():
+            text += f"  {row['difference']:+5.2f} [{row['low']:+5.2f}, {row['high']:+5.2f}]"
+        lines.append(text)
+    return "\n".join(lines) or "No run of the ablation is recorded yet."
+
+
+def counted(table: pd.DataFrame, pairs: Iterable[tuple[str, str]], skip: Iterable[tuple[str, str]] = ()) -> np.ndarray:
+    """Difference, low and high of rows of a comparison, NaN where seeds are too few or a grid is open; shape (3, pairs)."""
+    skip = set(skip)
+    columns = []
+    for pair in pairs:
+        usable = pair in table.index and pair not in skip and table.loc[pair, "n"] >= LEAST_SEEDS
+        columns.append(table.loc[pair, ["difference", "low", "high"]].to_numpy(float) if usable else np.full(3, np.nan))
+    return np.array(columns).T.reshape(3, -1)
