@@ -308,6 +308,26 @@ def test_one_of_many_is_one():
         assert path.errors(target)[-1] == pytest.approx(error)
 
 
+def test_slopes_are_those_of_the_next_step_over_the_size_of_the_target():
+    target, settings = planted(0, (4, 5, 6), (2, 2, 2), 2.5), {"step_size": 0.05}
+    found = recover(target, (2, 2, 2), starts=1, steps=30, rng=5, **settings)
+    path = descend(target, start_point("orthonormal", (4, 5, 6), (2, 2, 2), rng=5), steps=31, **settings)
+    parts = [path.core, *path.factors]
+    speed = np.sqrt(sum(np.sum((part[-1] - part[-2]) ** 2) for part in parts)) / 0.05
+    assert found.slopes == pytest.approx([speed / np.linalg.norm(target)]) and np.linalg.norm(target) > 2
+
+
+def test_descent_stops_when_the_last_start_is_there():
+    """At a thousandth of the tolerance; a start that never gets there takes all steps."""
+    target, settings = planted(1, (4, 5, 6), (2, 2, 2)), {"step_size": 0.2, "tolerance": 1e-4}
+    first = recover(target, (2, 2, 2), starts=1, steps=4000, rng=0, **settings)
+    found = recover(target, (2, 2, 2), starts=6, steps=4000, rng=0, **settings)
+    assert first.steps < found.steps < 4000 and found.errors.max() <= 1e-7
+    before = recover(target, (2, 2, 2), starts=6, steps=found.steps - 50, rng=0, **settings)
+    assert before.steps == found.steps - 50 and before.errors.max() > 1e-7
+    assert recover(target, (1, 2, 2), starts=2, steps=400, rng=0, **settings).steps == 400
+
+
 @pytest.mark.parametrize(("kind", "eps"), [("orthonormal", None), ("core-zero", 0.3)])
 def test_surplus_mode_singular_values_are_exactly_zero_from_a_zero_core(kind, eps):
     """Claim P2-F.3: more than "converge to 0", for factors with orthonormal columns up to scale; not from a small core."""

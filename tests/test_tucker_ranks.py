@@ -86,10 +86,30 @@ def test_the_pattern_gives_every_module_its_ranks(kind, rule):
     assert {name.replace(".", r"\."): ranks for name, ranks in layers.items()} == pattern
 
 
-@pytest.mark.parametrize("limits", [{"min_ranks": (0, 1, 1)}, {"max_ranks": (1, 1, 0)}, {"min_ranks": (3, 1, 1), "max_ranks": (2, 2, 2)}])
+OUT_OF_ORDER = [
+    {"min_ranks": (0, 1, 1)}, {"max_ranks": (1, 1, 0)}, {"min_ranks": (3, 1, 1), "max_ranks": (2, 2, 2)},
+    {"min_ranks": (True, 1, 1)}, {"max_ranks": (True, 2, 2)}, {"max_ranks": (2.0, 2, 2)}, {"max_ranks": (2, 2)}, {"min_ranks": (1, 1, 1, 1)},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("limits", OUT_OF_ORDER)
 def test_limits_out_of_order(limits):
     with pytest.raises(ValueError, match="min_ranks, max_ranks: got"):
         tucker_rank_pattern({QUERY: planted((1, 1, 1), 0.1)}, tiny_bert(), **limits)
+
+
+def test_limits_of_numpy():
+    limits = {"min_ranks": np.array([2, 2, 2]), "max_ranks": np.array([2, 3, 4])}
+    (ranks,) = tucker_rank_pattern({QUERY: planted((3, 2, 5), 1e-6)}, tiny_bert(), **limits).values()
+    assert ranks == (2, 2, 4) and all(type(rank) is int for rank in ranks)
+
+
+@pytest.mark.parametrize(("wanted", "given"), [((4, 2, 1), (2, 2, 1)), ((1, 8, 3), (1, 3, 3)), ((2, 2, 9), (2, 2, 4)), ((2, 3, 6), (2, 3, 6))])
+def test_no_rank_is_above_the_product_of_the_others(wanted, given):
+    """A core of these ranks could not have an unfolding of a larger one."""
+    rank_of = dict(zip((4, 8, 32), wanted, strict=True))
+    found = tucker_rank_pattern({QUERY: planted((1, 1, 1), 0.1)}, tiny_bert(), lambda spectrum: rank_of[spectrum.shape[0]])
+    assert list(found.values()) == [given]
 
 
 def test_what_cannot_be_ranked():
