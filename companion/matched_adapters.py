@@ -19,7 +19,7 @@ from companion.gradients import MeanGradient, mean_gradients
 from companion.spectral_lora import to_lora_config
 from companion.tucker_heads import attention_projections
 from companion.tucker_lora import TuckerLoraConfig
-from companion.tucker_ranks import mode_spectra, ranks_within, tucker_rank_pattern
+from companion.tucker_ranks import gradient_mode_spectra, ranks_within, tucker_rank_pattern
 from companion.tucker_sharing import factor_sizes
 
 __all__ = ["KINDS", "Place", "trained_parameters", "with_adapter"]
@@ -143,7 +143,7 @@ def _tucker(share: str) -> Callable[[Place], tuple[PeftConfig, dict]]:
         ranks = place.ranks
         if ranks is None:
             sizes = factor_sizes(place.model, place.modules, share)
-            spectra = mode_spectra(place.gradients, place.model)
+            spectra = gradient_mode_spectra(place.gradients, place.model)
             ranks = ranks_within(spectra, _budget(place), sizes, len(place.modules))
         return _tucker_config(place, r=tuple(ranks), share=share), {"r": list(ranks)}
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from companion import _tensors, _validate
 from companion.rank_rules import make_rule
 
-__all__ = ["ModeSpectrum", "mode_floors", "mode_singular_values", "mode_spectra", "tucker_ranks", "unfolding_ranks"]
+__all__ = ["ModeSpectrum", "mode_floors", "mode_ranks", "mode_singular_values", "mode_spectra", "unfolding_ranks"]
 
 
 def mode_singular_values(tensor: ArrayLike) -> list[np.ndarray]:
@@ -207,7 +207,7 @@ def mode_spectra(tensor: ArrayLike, floors: ArrayLike | None = None, n_examples:
     ]
 
 
-def tucker_ranks(
+def mode_ranks(
     tensor: ArrayLike,
     rule: str | Callable[[ModeSpectrum], int] | Sequence[str | Callable[[ModeSpectrum], int]],
     floors: ArrayLike | None = None,
@@ -249,9 +249,9 @@ def tucker_ranks(
     >>> rng = np.random.default_rng(0)
     >>> signal = 30 * np.einsum("i,j,k", *(np.linalg.qr(rng.standard_normal((d, 1)))[0][:, 0] for d in (4, 5, 6)))
     >>> floors = mode_floors(rng.standard_normal((9, 4, 5, 6)))
-    >>> tucker_ranks(signal + rng.standard_normal((4, 5, 6)), "floor", floors)
+    >>> mode_ranks(signal + rng.standard_normal((4, 5, 6)), "floor", floors)
     (1, 1, 1)
-    >>> tucker_ranks(signal, ["gap", "ratio", lambda spectrum: 3])
+    >>> mode_ranks(signal, ["gap", "ratio", lambda spectrum: 3])
     (1, 1, 3)
     """
     spectra = mode_spectra(tensor, floors, n_examples)

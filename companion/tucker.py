@@ -17,9 +17,9 @@ from companion import _tensors, _validate
 from companion.tensor_spectra import (
     ModeSpectrum,
     mode_floors,
+    mode_ranks,
     mode_singular_values,
     mode_spectra,
-    tucker_ranks,
     unfolding_ranks,
 )
 from companion.tucker_counts import ParameterCounts, lora_parameters, parameter_counts
@@ -32,12 +32,15 @@ __all__ = [
     "lora_equivalent",
     "lora_parameters",
     "mode_floors",
+    "mode_ranks",
     "mode_singular_values",
     "mode_spectra",
     "parameter_counts",
     "tucker_ranks",
     "unfolding_ranks",
 ]
+
+tucker_ranks = mode_ranks  # its first name; `companion.tucker_ranks` is about Tucker-LoRA
 
 
 class Tucker(NamedTuple):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from companion.rank_rules import make_rule
 from companion.spectral_lora import Rule
 from companion.tucker_heads import HeadShape, NumHeads, head_shape
 
-__all__ = ["mode_spectra", "ranks_within", "tucker_rank_pattern"]
+__all__ = ["gradient_mode_spectra", "ranks_within", "tucker_rank_pattern"]
 
 
 def tucker_rank_pattern(
@@ -68,21 +69,28 @@ def tucker_rank_pattern(
     """
     if not gradients:
         raise ValueError("gradients: got an empty mapping; accepted: at least one matrix")
-    limits = (None,) * 3 if max_ranks is None else tuple(max_ranks)
-    for low, high in zip(min_ranks, limits, strict=True):
-        if not isinstance(low, int) or low < 1 or (high is not None and (not isinstance(high, int) or high < low)):
-            accepted = "accepted: three integers each, 1 <= min <= max"
-            raise ValueError(f"min_ranks, max_ranks: got {min_ranks} and {max_ranks}; {accepted}")
+    lows, highs = _limits(min_ranks, max_ranks)
     rank_of, pattern = make_rule(rule), {}
-    spectra = mode_spectra(gradients, model, num_heads)
+    spectra = gradient_mode_spectra(gradients, model, num_heads)
     # the first key that fits the end of a name is taken, so a name that ends in another one comes first
     for name in sorted(spectra, key=len, reverse=True):
         ranks = []
-        for spectrum, low, high in zip(spectra[name], min_ranks, limits, strict=True):
+        for spectrum, low, high in zip(spectra[name], lows, highs, strict=True):
             size = spectrum.shape[0]
             ranks.append(int(np.clip(rank_of(spectrum), min(low, size), min(high or size, size))))
         pattern[re.escape(name)] = _possible(ranks)
     return pattern
+
+
+def _limits(low: Sequence[int], high: Sequence[int] | None) -> tuple[tuple[int, ...], tuple[int | None, ...]]:
+    """Least and largest ranks along the modes, None where there is no largest."""
+    lows, highs = tuple(low), (None,) * 3 if high is None else tuple(high)
+    numbers = [*lows, *(n for n in highs if n is not None)]
+    right = all(isinstance(n, Integral) and not isinstance(n, bool) and n >= 1 for n in numbers)
+    right = right and len(lows) == len(highs) == 3
+    if not right or any(most is not None and most < least for least, most in zip(lows, highs, strict=True)):
+        raise ValueError(f"min_ranks, max_ranks: got {low} and {high}; accepted: three integers each, 1 <= min <= max")
+    return lows, highs
 
 
 def ranks_within(
@@ -93,7 +101,7 @@ def ranks_within(
     Parameters
     ----------
     spectra : mapping of str to three GradientSpectrum
-        From `mode_spectra`, of matrices with the same dimensions.
+        From `gradient_mode_spectra`, of matrices with the same dimensions.
     budget : int
         Parameters in all.
     sizes : (int, int, int)
@@ -123,7 +131,7 @@ def ranks_within(
     With `model` and `gradients` from `companion.gradients.mean_gradients` on the 12 projections of a BERT of 4 layers, 4
     heads of 8::
 
-        ranks_within(mode_spectra(gradients, model), budget=4_000, sizes=(12 * 4, 12 * 8, 12 * 32), cores=12)
+        ranks_within(gradient_mode_spectra(gradients, model), budget=4_000, sizes=(12 * 4, 12 * 8, 12 * 32), cores=12)
     """
     dims = {tuple(spectrum.shape[0] for spectrum in three) for three in spectra.values()}
     if len(dims) != 1:
@@ -150,7 +158,7 @@ def _lost_energy(spectra: Sequence[GradientSpectrum]) -> np.ndarray:
     return np.mean(shares, axis=0)
 
 
-def mode_spectra(
+def gradient_mode_spectra(
     gradients: Mapping[str, MeanGradient], model: nn.Module, num_heads: NumHeads = "auto"
 ) -> dict[str, tuple[GradientSpectrum, GradientSpectrum, GradientSpectrum]]:
     """Singular values of the three unfoldings of every gradient, with the floors of its sign-flipped companions.
@@ -177,7 +185,7 @@ def mode_spectra(
     With `model` and `batches` from `companion.data`::
 
         gradients = mean_gradients(model, batches, ["query", "value"])
-        for name, (heads, head_dim, d_model) in mode_spectra(gradients, model).items():
+        for name, (heads, head_dim, d_model) in gradient_mode_spectra(gradients, model).items():
             print(name, heads.singular_values / heads.noise_floor)
     """
     found = {}

@@ -274,6 +274,20 @@ def test_solvers_that_give_up(method):
         integrate(TARGET, 1e200 * START, 1e200 * np.ones((2, 2)), [1.0], method=method)
 
 
+def test_a_state_that_leaves_the_numbers_under_a_finite_slope():
+    with pytest.raises(RuntimeError, match="RK45 stopped after time 0: the state is no longer finite"):
+        _ode.states(lambda x: np.full_like(x, 1e308), np.array([1e308]), np.array([2.0]), "RK45")
+
+
+@pytest.mark.parametrize("method", ["DOP853", "RK45", "LSODA"])
+def test_tolerances_suit_small_starts_and_small_entries_beside_large_ones(method):
+    """dx/dt = x from 1e-12, and from 1e-3 beside a number of 1e8 that stays."""
+    tiny = _ode.states(lambda x: x, np.array([1e-12]), np.array([20.0]), method)
+    assert tiny[0, 0] == pytest.approx(1e-12 * np.exp(20), rel=1e-7)
+    mixed = _ode.states(lambda x: x * [0, 1], np.array([1e8, 1e-3]), np.array([3.0]), method)
+    assert mixed[0].tolist() == pytest.approx([1e8, 1e-3 * np.exp(3)], rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -1,5 +1,6 @@
 """The flow of core and factors: its equations, what it conserves, its scalar law, recovery, and P2's lemma F.1."""
 
+import mpmath
 import numpy as np
 import pytest
 import tensorly
@@ -170,6 +171,58 @@ def test_curve_passes_half_at_the_half_time(strength, eps, order, start):
     assert tucker_scalar_flow(half + 60, strength, size, start, order) == pytest.approx(strength, rel=1e-6)
 
 
+def time_in_30_digits(share, strength, sizes, core):
+    """Integral of dg / ((lambda - g a^N) a^N) from the start to where g a^N is this share of lambda."""
+    with mpmath.workdps(30):
+        constants = [mpmath.mpf(float(size)) ** 2 - mpmath.mpf(core) ** 2 for size in sizes]
+        grown = lambda g: mpmath.sqrt(mpmath.fprod(c + g**2 for c in constants))  # noqa: E731
+        end = mpmath.findroot(lambda g: g * grown(g) - share * strength, (core, 2.0), solver="bisect", tol=1e-55, maxsteps=300)
+        first = mpmath.mpf(core or min(sizes) / 8)
+        stops = [mpmath.mpf(core), *(first * 2**k for k in range(1, 60) if first * 2**k < end), end]
+        return float(mpmath.quad(lambda g: 1 / ((strength - g * grown(g)) * grown(g)), stops))
+
+
+@pytest.mark.parametrize(
+    ("start", "eps", "order", "strength"),
+    [
+        ("core-zero", 1e-3, 3, 1.0), ("core-zero", 1e-2, 4, 1.3), ("small", 1e-3, 3, 2.0), ("small", 0.02, 5, 0.5),
+        ("core-zero", [1e-3, 0.5, 1.0], 3, 1.0), ("core-zero", [1e-4] * 2, 2, 1.0), ("orthonormal", None, 3, 0.01),
+    ],
+)  # fmt: skip
+def test_a_sudden_rise_is_right_half_way_up(start, eps, order, strength):
+    sizes = np.broadcast_to(1.0 if eps is None else eps, order)
+    shares = np.array([0.02, 0.3, 0.5, 0.8, 0.99])
+    times = [time_in_30_digits(share, strength, sizes, eps if start == "small" else 0.0) for share in shares]
+    found = tucker_scalar_flow(times, strength, eps, start, order)
+    assert found / strength == pytest.approx(shares, abs=2e-8)
+    halves = [tucker_half_time(strength, eps, start, order, fraction=share) for share in shares]
+    assert halves == pytest.approx(times, rel=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("start", "eps", "order", "strength"),
+    [("small", 0.5, 3, 1.5), ("small", 1.3, 3, 0.8), ("small", 2.0, 1, 1.0), ("orthonormal", None, 4, 3.0), ("core-zero", 0.4, 2, 1.0)],
+)
+def test_values_against_an_integration_of_core_and_factors(start, eps, order, strength):
+    """From above the strength too; times before the first panel, and single ones."""
+    times = np.array([0.0, 1e-12, 1e-3, 0.1, 1.0, 2.0, 4.0, 8.0, 300.0])
+
+    def slope(_, x):
+        return (strength - np.prod(x)) * np.array([np.prod(np.delete(x, i)) for i in range(order + 1)])
+
+    first = [0.0 if start != "small" else eps, *[eps or 1.0] * order]
+    seen = [solve_ivp(slope, (0, t), first, rtol=1e-12, atol=1e-14, method="DOP853").y[:, -1] if t else first for t in times]
+    found = tucker_scalar_flow(times, strength, eps, start, order)
+    assert found == pytest.approx(np.prod(seen, axis=1), rel=1e-8, abs=1e-10)
+    assert [tucker_scalar_flow(t, strength, eps, start, order) for t in times] == pytest.approx(found, abs=1e-14)
+
+
+def test_the_strength_itself_and_starts_beyond_all_numbers():
+    assert np.all(tucker_scalar_flow([0.0, 1.0, 1e9], 1.0, 1.0, "small") == 1)
+    assert np.all(tucker_scalar_flow([0.0, 1e300], 1.0, 1e-120, order=6) == 0)
+    assert tucker_half_time(1.0, 1e-120, order=6) == np.inf
+
+
 def test_scalar_law_is_the_flow_of_an_aligned_mode():
     """Against DOP853 on the whole tensor and on the four numbers; lengths of the factors equal or not."""
     rng, strength, sizes = np.random.default_rng(0), 1.3, np.array([0.3, 0.5, 0.4])
@@ -253,6 +306,26 @@ def test_one_of_many_is_one():
     for error in found.errors:
         path = descend(target, start_point("orthonormal", (4, 5, 6), (2, 2, 2), rng=rng), steps=30, step_size=0.1)
         assert path.errors(target)[-1] == pytest.approx(error)
+
+
+def test_slopes_are_those_of_the_next_step_over_the_size_of_the_target():
+    target, settings = planted(0, (4, 5, 6), (2, 2, 2), 2.5), {"step_size": 0.05}
+    found = recover(target, (2, 2, 2), starts=1, steps=30, rng=5, **settings)
+    path = descend(target, start_point("orthonormal", (4, 5, 6), (2, 2, 2), rng=5), steps=31, **settings)
+    parts = [path.core, *path.factors]
+    speed = np.sqrt(sum(np.sum((part[-1] - part[-2]) ** 2) for part in parts)) / 0.05
+    assert found.slopes == pytest.approx([speed / np.linalg.norm(target)]) and np.linalg.norm(target) > 2
+
+
+def test_descent_stops_when_the_last_start_is_there():
+    """At a thousandth of the tolerance; a start that never gets there takes all steps."""
+    target, settings = planted(1, (4, 5, 6), (2, 2, 2)), {"step_size": 0.2, "tolerance": 1e-4}
+    first = recover(target, (2, 2, 2), starts=1, steps=4000, rng=0, **settings)
+    found = recover(target, (2, 2, 2), starts=6, steps=4000, rng=0, **settings)
+    assert first.steps < found.steps < 4000 and found.errors.max() <= 1e-7
+    before = recover(target, (2, 2, 2), starts=6, steps=found.steps - 50, rng=0, **settings)
+    assert before.steps == found.steps - 50 and before.errors.max() > 1e-7
+    assert recover(target, (1, 2, 2), starts=2, steps=400, rng=0, **settings).steps == 400
 
 
 @pytest.mark.parametrize(("kind", "eps"), [("orthonormal", None), ("core-zero", 0.3)])

@@ -6,10 +6,11 @@ import torch
 from peft import get_peft_model
 from tiny_models import causal_batches, image_batches, text_batches, tiny_bert, tiny_llama, tiny_vit
 
+from companion import tucker, tucker_ranks
 from companion.gradients import MeanGradient, gradient_spectra, mean_gradients
 from companion.tucker_layer import TuckerLinear
 from companion.tucker_lora import TuckerLoraConfig
-from companion.tucker_ranks import mode_spectra, tucker_rank_pattern
+from companion.tucker_ranks import gradient_mode_spectra, tucker_rank_pattern
 
 CASES = {
     "bert": (tiny_bert, text_batches, ["query", "attention.output.dense"]),
@@ -17,6 +18,10 @@ CASES = {
     "vit": (tiny_vit, image_batches, ["q_proj", "o_proj"]),
 }
 QUERY = "bert.encoder.layer.0.attention.self.query"
+
+
+def test_names_of_tensors_and_of_models_differ():
+    assert not set(tucker.__all__) & set(tucker_ranks.__all__)
 
 
 def planted(ranks, noise, seed=0):
@@ -33,7 +38,7 @@ def test_spectra_are_those_of_numpys_unfoldings(kind):
     make, batches, targets = CASES[kind]
     model = make()
     gradients = mean_gradients(model, batches(16, 8), targets, flips=3)
-    for name, spectra in mode_spectra(gradients, model).items():
+    for name, spectra in gradient_mode_spectra(gradients, model).items():
         on_input = name.endswith(("o_proj", "output.dense"))
         heads = 2 if name.endswith("v_proj") and kind == "llama" else 4
         for matrix, floor in ((gradients[name].mean, None), *((m, k) for k, m in enumerate(gradients[name].flipped))):
@@ -52,7 +57,7 @@ def test_spectra_are_those_of_numpys_unfoldings(kind):
 def test_the_last_mode_is_the_matrix_itself():
     model, targets = tiny_bert(), ["query"]
     whole = gradient_spectra(model, text_batches(16, 8), targets)
-    modes = mode_spectra(mean_gradients(model, text_batches(16, 8), targets), model)
+    modes = gradient_mode_spectra(mean_gradients(model, text_batches(16, 8), targets), model)
     for name, spectrum in whole.items():
         assert modes[name][2].singular_values == pytest.approx(spectrum.singular_values, rel=1e-6, abs=1e-12)
         assert modes[name][2].floors == pytest.approx(spectrum.floors, rel=1e-6)
@@ -81,10 +86,30 @@ def test_the_pattern_gives_every_module_its_ranks(kind, rule):
     assert {name.replace(".", r"\."): ranks for name, ranks in layers.items()} == pattern
 
 
-@pytest.mark.parametrize("limits", [{"min_ranks": (0, 1, 1)}, {"max_ranks": (1, 1, 0)}, {"min_ranks": (3, 1, 1), "max_ranks": (2, 2, 2)}])
+OUT_OF_ORDER = [
+    {"min_ranks": (0, 1, 1)}, {"max_ranks": (1, 1, 0)}, {"min_ranks": (3, 1, 1), "max_ranks": (2, 2, 2)},
+    {"min_ranks": (True, 1, 1)}, {"max_ranks": (True, 2, 2)}, {"max_ranks": (2.0, 2, 2)}, {"max_ranks": (2, 2)}, {"min_ranks": (1, 1, 1, 1)},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("limits", OUT_OF_ORDER)
 def test_limits_out_of_order(limits):
     with pytest.raises(ValueError, match="min_ranks, max_ranks: got"):
         tucker_rank_pattern({QUERY: planted((1, 1, 1), 0.1)}, tiny_bert(), **limits)
+
+
+def test_limits_of_numpy():
+    limits = {"min_ranks": np.array([2, 2, 2]), "max_ranks": np.array([2, 3, 4])}
+    (ranks,) = tucker_rank_pattern({QUERY: planted((3, 2, 5), 1e-6)}, tiny_bert(), **limits).values()
+    assert ranks == (2, 2, 4) and all(type(rank) is int for rank in ranks)
+
+
+@pytest.mark.parametrize(("wanted", "given"), [((4, 2, 1), (2, 2, 1)), ((1, 8, 3), (1, 3, 3)), ((2, 2, 9), (2, 2, 4)), ((2, 3, 6), (2, 3, 6))])
+def test_no_rank_is_above_the_product_of_the_others(wanted, given):
+    """A core of these ranks could not have an unfolding of a larger one."""
+    rank_of = dict(zip((4, 8, 32), wanted, strict=True))
+    found = tucker_rank_pattern({QUERY: planted((1, 1, 1), 0.1)}, tiny_bert(), lambda spectrum: rank_of[spectrum.shape[0]])
+    assert list(found.values()) == [given]
 
 
 def test_what_cannot_be_ranked():

@@ -19,7 +19,7 @@ from companion.runs import read_records
 from companion.study_tables import final_scores
 from companion.tucker_counts import parameter_counts
 from companion.tucker_lora import tucker_parameters
-from companion.tucker_ranks import mode_spectra, ranks_within
+from companion.tucker_ranks import gradient_mode_spectra, ranks_within
 from companion.vision_run import PAPER_VISION, VISION_SETTING, run_vision_once, split_images
 from companion.vision_study import ABLATION, VISION, run_ablation, run_vision
 
@@ -153,7 +153,7 @@ def test_ranks_within_are_the_best_of_all_that_fit(seed, budget):
 
 def test_ranks_within_refuses_what_it_cannot_do(folder):
     where = place(folder, 1)
-    spectra = mode_spectra(where.gradients, where.model)
+    spectra = gradient_mode_spectra(where.gradients, where.model)
     with pytest.raises(ValueError, match="budget: got 10; accepted: 540 or more"):
         ranks_within(spectra, 10, (48, 96, 384), 12)
     with pytest.raises(ValueError, match="accepted: the same for all"):
