@@ -164,7 +164,8 @@ def test_tables_of_a_study_that_is_complete(tmp_path):
 
 def test_open_grids_and_too_few_seeds_decide_nothing(tmp_path):
     runs = [*tuned("lora", 4), *tuned("tucker", 4, best=2), *tuned("tucker", None, best=0, ranks=[4, 2, 2])]
-    runs += [vision_run(method, 30 + seed, seed) for method in ("lora", "tucker") for seed in range(3)]
+    rates = {"lora": 3e-3, "tucker": 9e-3}
+    runs += [vision_run(method, 30 + seed, seed, rate=rate) for method, rate in rates.items() for seed in range(3)]
     records = written(tmp_path, runs)
     unfinished = rt.open_grids(vt.rates(records))
     assert unfinished == {("r = 4", "tucker")} and vt.open_rates(records) == {"(4, 2, 2)"}

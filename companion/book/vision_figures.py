@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from companion.book.plotting import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, say_missing
-from companion.book.vision_tables import KINDS
+from companion.book.vision_tables import KINDS, levels
 from companion.gradients import GradientSpectrum
 from companion.study_tables import mean_and_half
 
@@ -86,7 +86,7 @@ def pareto_panel(runs: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def difference_panel(table: pd.DataFrame, printed: float, ax: Axes | None = None) -> Axes:
     """Differences from LoRA at the same budget with 95 % intervals, and the difference that P2 prints."""
     ax = ax or plt.subplots()[1]
-    budgets = list(table.index.unique("task")) if len(table) else []
+    budgets = levels(table)
     if not budgets:
         return say_missing(ax)
     methods = [name for name in LOOK if name in table.index.unique("method")]

@@ -23,7 +23,7 @@ from companion.vision_study import ABLATION, BUDGETS, VISION
 
 __all__ = [
     "BUDGETS", "KINDS", "P2_RANKS", "ablation_scores", "ablation_text", "adapter_sizes", "best_other", "budget_scores", "comparison_text", "counted",
-    "frontier", "gradient_tensors", "kept_by_lora", "kept_by_tucker", "level", "open_rates", "parameters_of", "pretraining",
+    "frontier", "gradient_tensors", "kept_by_lora", "kept_by_tucker", "level", "levels", "open_rates", "parameters_of", "pretraining",
     "rank_counts", "rates", "rows_shuffled", "runs", "training_losses", "vit_parameters",
 ]  # fmt: skip
 
@@ -94,6 +94,11 @@ def pretraining() -> dict:
 def level(budget: float) -> str:
     """A budget in words."""
     return f"r = {budget:g}"
+
+
+def levels(table: pd.DataFrame | pd.Series) -> list[str]:
+    """Budgets of a table as `level` writes them, smallest first."""
+    return sorted(table.index.unique("task"), key=lambda text: float(text.removeprefix("r = "))) if len(table) else []
 
 
 def _at(budget: float | None) -> dict[str, object]:
@@ -214,7 +219,7 @@ def best_other(scores: pd.Series, own: str, skip: Iterable[str] = ()) -> tuple[f
 def comparison_text(table: pd.DataFrame, reference: str = "lora") -> str:
     """Rows of a comparison at each budget in figures, and in words that follow from them."""
     lines = []
-    for budget in table.index.unique("task"):
+    for budget in levels(table):
         for method in [name for name in KINDS if (budget, name) in table.index]:
             row = table.loc[(budget, method)]
             lines.append(
@@ -227,7 +232,8 @@ def comparison_text(table: pd.DataFrame, reference: str = "lora") -> str:
 def ablation_text(scores: pd.Series, table: pd.DataFrame) -> str:
     """Means of the ablation with parameters of the small transformer, and each against P2's ranks."""
     lines, sizes = [], parameters_of(scores.index.unique("method"))
-    for name, part in sorted(scores.groupby("method"), key=lambda pair: sizes[pair[0]]):
+    for name in sorted(sizes, key=sizes.get):
+        part = scores.xs(name, level="method")
         text = f"{name:12s}{sizes[name]:8,d} {part.mean():9.2f} ({len(part)})      "
         rows = table.xs(name, level="method") if name in table.index.unique("method") else table.iloc[:0]
         for _, row in rows.iterrows():
