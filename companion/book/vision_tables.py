@@ -22,9 +22,10 @@ from companion.vision_run import VISION_SETTING
 from companion.vision_study import ABLATION, BUDGETS, VISION
 
 __all__ = [
-    "BUDGETS", "KINDS", "P2_RANKS", "ablation_scores", "ablation_text", "adapter_sizes", "best_other", "budget_scores", "comparison_text", "counted",
-    "frontier", "gradient_tensors", "kept_by_lora", "kept_by_tucker", "level", "levels", "open_rates", "parameters_of", "pretraining",
-    "rank_counts", "rates", "rows_shuffled", "runs", "training_losses", "vit_parameters",
+    "BUDGETS", "KINDS", "P2_RANKS", "ablation_scores", "ablation_text", "adapter_sizes", "best_means", "best_other",
+    "budget_scores", "comparison_text", "counted", "frontier", "gradient_tensors", "kept_by_lora", "kept_by_tucker",
+    "level", "levels", "open_rates", "parameters_of", "pretraining", "rank_counts", "rates", "rows_of",
+    "rows_shuffled", "runs", "runs_text", "training_losses", "vit_parameters",
 ]  # fmt: skip
 
 KINDS = {
@@ -141,6 +142,18 @@ def runs(records: pd.DataFrame, task: str = "cifar100", budgets: Iterable[float]
     return rows.reindex(columns=list(names)).rename(columns=names).reset_index(drop=True)
 
 
+def best_means(runs: pd.DataFrame) -> pd.DataFrame:
+    """Means of every kind of adapter at every budget that lie on their frontier, in the order of parameters."""
+    adapters = runs[~runs["method"].isin(["probe", "full"])]
+    means = adapters.groupby(["method", "budget"], as_index=False)[["parameters", "score"]].mean()
+    return means[frontier(means)].sort_values("parameters")
+
+
+def rows_of(table: pd.DataFrame, method: str) -> list[tuple[str, pd.Series]]:
+    """Rows of one method in a comparison, with their budgets, smallest first."""
+    return [(budget, table.loc[(budget, method)]) for budget in levels(table) if (budget, method) in table.index]
+
+
 def frontier(points: pd.DataFrame) -> pd.Series:
     """Whether no other point has more of `score` for no more `parameters`, by row of a table of means."""
     better = [
@@ -214,6 +227,16 @@ def best_other(scores: pd.Series, own: str, skip: Iterable[str] = ()) -> tuple[f
 
 
 # --- Words ------------------------------------------------------------------------------------------------------------
+
+
+def runs_text(runs: pd.DataFrame) -> str:
+    """How many final runs there are of each kind at each budget."""
+    if runs.empty:
+        return "No final run is recorded yet."
+    budget = runs["budget"].map(lambda b: "no budget" if pd.isna(b) else level(b))
+    order = [*sorted(set(budget) - {"no budget"}, key=lambda text: float(text.removeprefix("r = "))), "no budget"]
+    table = pd.crosstab(runs["method"].map(KINDS), budget).reindex(columns=order, fill_value=0)
+    return table.rename_axis(index=None, columns=None).to_string()
 
 
 def comparison_text(table: pd.DataFrame, reference: str = "lora") -> str:
