@@ -210,7 +210,7 @@ def differences_figure(
                 ax.plot(found["difference"], row, "o", color=BLUE, ms=7)
             else:
                 place = dict(transform=ax.get_yaxis_transform(), ha="center", va="center")
-                ax.text(0.5, row, "no runs yet", fontsize=9, color=GREY, **place)
+                ax.text(0.5, row + 0.25, "no runs yet", fontsize=9, color=GREY, **place)  # below where P2 may have its mark
             effect = printed_difference(printed, task, method, reference)
             if effect is not None:
                 ax.plot(effect, row, "D", color=VERMILLION, ms=6, markeredgecolor="black", zorder=4)
