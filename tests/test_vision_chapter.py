@@ -15,6 +15,7 @@ from companion.tucker import Tucker, parameter_counts
 from companion.tucker_ranks import gradient_mode_spectra
 from companion.tuning import TUNING_SEED
 from companion.vision_run import VISION_SETTING
+from companion.vision_study import ABLATION
 
 seeds = st.integers(0, 10**6)
 
@@ -116,7 +117,7 @@ def complete(lead=1.0, triples=((4, 2, 2), (1, 1, 1), (6, 6, 6))):
         for seed in range(5):
             base = 35 + rng.normal()
             yield vision_run("lora", base, seed, budget, parameters=int(9216 * budget))
-            yield vision_run("tucker", base + lead + 0.1 * rng.normal(), seed, budget, parameters=int(9000 * budget))
+            yield vision_run("tucker", base + lead + 0.1 * rng.normal(), seed, budget, parameters=int(9000 * budget), train_loss=2.25)
     for seed in range(5):
         yield vision_run("probe", 30 + rng.normal(), seed, None, parameters=0)
         yield vision_run("full", 37 + rng.normal(), seed, None, parameters=2_700_000, rate=1e-4)
@@ -142,24 +143,36 @@ def test_nothing_recorded_is_a_gap_everywhere(tmp_path):
     records = rt.load(tmp_path / "none.jsonl")
     scores, runs, compared, triples, text = drawn(records)
     assert not len(scores) + len(runs) + len(compared) + len(triples) and "No run of the ablation" in text
-    assert vt.rank_counts(records, 4) == {} == vt.training_losses(records, 4) and vt.open_rates(records) == set()
-    assert np.isnan(vt.counted(compared, [("r = 1", "tucker")])).all() and np.isnan(vt.best_other(triples, "(4, 2, 2)")).all()
+    assert vt.rank_counts(records, 4) == {} and vt.open_rates(records) == set() and vt.best_means(runs).empty
+    assert vt.loss_difference_text(records, 4, "tucker", "lora") == "no run yet"
+    assert vt.runs_text(runs) == "No final run is recorded yet."
+    assert np.isnan(vt.differences_together(scores, [("r = 1", "tucker")], "lora")).all()
+    assert np.isnan(vt.differences_of_ranks(triples, (4, 2, 2))).all()
 
 
 def test_tables_of_a_study_that_is_complete(tmp_path):
     records = written(tmp_path, complete())
     scores, runs, compared, triples, text = drawn(records)
     pairs = [(vt.level(b), "tucker") for b in sorted(vt.BUDGETS)]
-    differences = vt.counted(compared, pairs)
-    assert differences.shape == (3, 3) and differences[0] == pytest.approx(1, abs=0.15)
-    assert (differences[1] < differences[0]).all() and "above LoRA" in text
+    differences, halves = vt.differences_together(scores, pairs, "lora")
+    assert differences == pytest.approx(np.ones(3), abs=0.15) and "above LoRA" in text
+    alone = vt.differences_together(scores, pairs[-1:], "lora")
+    assert alone[0] == differences[2] and alone[1] < halves[2]  # three together are wider
+    row = compared.loc[pairs[-1]]
+    assert alone[1] == pytest.approx((row["high"] - row["low"]) / 2)
     assert set(runs["method"]) == {"lora", "tucker", "probe", "full"} and len(runs) == 40  # the ablation is no budget
     assert set(vt.rates(records)["grid"]) == {"closed"} and vt.rates(records).shape[0] == 6
     assert len(rt.comparison(scores, "probe")) == 9  # the probe stands under every budget
-    difference, half = vt.best_other(triples, "(4, 2, 2)")
-    assert difference == pytest.approx(-2, abs=0.2) and 0 < half < 0.5
-    assert vt.best_other(triples, "(4, 2, 2)", ["(6, 6, 6)"])[0] == pytest.approx(-1, abs=0.2)
-    assert vt.rank_counts(records, 4) == {"(6, 13, 4)": 6} and vt.training_losses(records, 4) == {"lora": 2.0, "tucker": 2.0}
+    tried = ((4, 2, 2), (1, 1, 1), (6, 6, 6))
+    minus, half = vt.differences_of_ranks(triples, (4, 2, 2), triples=tried)
+    assert minus == pytest.approx([-1, -2], abs=0.2) and (half < 0.6).all()
+    assert np.isnan(vt.differences_of_ranks(triples, (4, 2, 2))[0]).sum() == len(ABLATION) - 3  # never run: not settled
+    open_one = vt.differences_of_ranks(triples, (4, 2, 2), ["(6, 6, 6)"], tried)
+    assert np.isnan(open_one[0]).tolist() == [False, True]
+    assert np.isnan(vt.differences_of_ranks(triples, (4, 2, 2), ["(4, 2, 2)"], tried)).all()
+    assert vt.rank_counts(records, 4) == {"(6, 13, 4)": 6}
+    assert vt.loss_difference_text(records, 4, "tucker", "lora").startswith("+0.250 [+0.250, +0.250] (5")
+    assert vt.runs_text(runs).split("\n")[0].split() == ["r", "=", "1", "r", "=", "4", "r", "=", "16", "no", "budget"]
 
 
 def test_open_grids_and_too_few_seeds_decide_nothing(tmp_path):
@@ -169,10 +182,11 @@ def test_open_grids_and_too_few_seeds_decide_nothing(tmp_path):
     records = written(tmp_path, runs)
     unfinished = rt.open_grids(vt.rates(records))
     assert unfinished == {("r = 4", "tucker")} and vt.open_rates(records) == {"(4, 2, 2)"}
-    table = rt.comparison(vt.budget_scores(records), "lora")
-    assert np.isnan(vt.counted(table, [("r = 4", "tucker")], unfinished)).all()
-    few = rt.comparison(vt.budget_scores(records).drop(2, level="seed"), "lora")
-    assert len(few) == 1 and np.isnan(vt.counted(few, [("r = 4", "tucker")])).all()
+    scores, pair = vt.budget_scores(records), [("r = 4", "tucker")]
+    assert np.isfinite(vt.differences_together(scores, pair, "lora")).all()
+    assert np.isnan(vt.differences_together(scores, pair, "lora", unfinished)).all()
+    few = scores.drop(2, level="seed")
+    assert len(rt.comparison(few, "lora")) == 1 and np.isnan(vt.differences_together(few, pair, "lora")).all()
 
 
 def test_budgets_are_one_run_however_they_are_written(tmp_path):

@@ -15,17 +15,19 @@ from companion import matched_adapters, tucker
 from companion.book.record_tables import in_words, open_grids, tuning
 from companion.data import load_model
 from companion.matched_adapters import Place, trained_parameters, with_adapter
-from companion.study_tables import mean_and_half, of_chosen_rate, of_setting, scores_of_setting
+from companion.statistics import compare
+from companion.study_tables import of_chosen_rate, of_setting, scores_of_setting
 from companion.tucker_heads import head_shape
 from companion.tuning import TUNING_SEED
 from companion.vision_run import VISION_SETTING
 from companion.vision_study import ABLATION, BUDGETS, VISION
 
 __all__ = [
-    "BUDGETS", "KINDS", "P2_RANKS", "ablation_scores", "ablation_text", "adapter_sizes", "best_means", "best_other",
-    "budget_scores", "comparison_text", "counted", "frontier", "gradient_tensors", "kept_by_lora", "kept_by_tucker",
-    "level", "levels", "open_rates", "parameters_of", "pretraining", "rank_counts", "rates", "rows_of",
-    "rows_shuffled", "runs", "runs_text", "training_losses", "vit_parameters",
+    "BUDGETS", "KINDS", "P2_RANKS", "ablation_scores", "ablation_text", "adapter_sizes", "best_means",
+    "budget_scores", "comparison_text", "differences_of_ranks", "differences_together", "frontier",
+    "gradient_tensors", "kept_by_lora", "kept_by_tucker", "level", "levels", "loss_difference_text", "open_rates",
+    "parameters_of", "pretraining", "rank_counts", "rates", "rows_of", "rows_shuffled", "runs", "runs_text",
+    "vit_parameters",
 ]  # fmt: skip
 
 KINDS = {
@@ -203,27 +205,63 @@ def parameters_of(names: Iterable[str]) -> dict[str, int]:
     return {name: vit_parameters([int(r) for r in name.strip("()").split(",")], (6, 32, 192), 24) for name in names}
 
 
-def training_losses(records: pd.DataFrame, budget: float, task: str = "cifar100") -> dict[str, float]:
-    """Mean training loss of the final runs at a budget, by method."""
+def loss_difference_text(records: pd.DataFrame, budget: float, first: str, second: str, task: str = "cifar100") -> str:
+    """Paired difference of two methods' mean training losses over the seeds at a budget, with its 95 % interval."""
     found = of_chosen_rate(of_setting(records, {**_at(budget), "task": task}))
-    return {} if found.empty else found.groupby("config.method")["metrics.train_loss"].mean().astype(float).to_dict()
+    if found.empty:
+        return "no run yet"
+    wide = found.pivot_table("metrics.train_loss", "config.seed", "config.method", aggfunc="last").reindex(columns=[first, second])
+    pairs = wide.dropna()
+    if len(pairs) < 2:
+        return "no two pairs of runs yet"
+    result = compare(pairs[first], pairs[second])
+    return f"{result.difference:+.3f} [{result.low:+.3f}, {result.high:+.3f}] ({result.n} seeds)"
 
 
-def best_other(scores: pd.Series, own: str, skip: Iterable[str] = ()) -> tuple[float, float]:
-    """Paired difference of one method from the best mean of all others, and half its 95 % interval; NaN if not settled.
+def differences_together(
+    scores: pd.Series, pairs: Sequence[tuple[str, str]], reference: str, skip: Iterable[tuple[str, str]] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Paired differences from the reference and half their intervals, which hold together at 95 % (Bonferroni).
 
-    A method counts with three seeds or more that it shares with `own`, and if it is not among `skip`.
+    Parameters
+    ----------
+    scores : pandas.Series
+        From `budget_scores` or `ablation_scores`.
+    pairs : sequence of (str, str)
+        Task and method of each difference.
+    reference : str
+        The method to subtract.
+    skip : iterable of (str, str)
+        Pairs that do not count, as when a grid of learning rates is open.
+
+    Returns
+    -------
+    differences, halves : ndarray, shape (pairs,)
+        NaN where fewer than three seeds are shared, or the pair is to be skipped.
     """
-    skip = set(skip)
-    wide = scores.unstack("method") if len(scores) else pd.DataFrame()
-    if own not in wide or own in skip:
-        return np.nan, np.nan
-    shared = {name: wide[[own, name]].dropna() for name in wide.columns.drop(own) if name not in skip}
-    usable = {name: pair for name, pair in shared.items() if len(pair) >= LEAST_SEEDS}
-    if not usable:
-        return np.nan, np.nan
-    rival = max(usable, key=lambda name: usable[name][name].mean())
-    return mean_and_half(usable[rival][own] - usable[rival][rival])
+    wide, skip = scores.unstack("method") if len(scores) else pd.DataFrame(), set(skip)
+    found = []
+    for task, method in pairs:
+        known = {method, reference} <= set(wide.columns) and task in wide.index.unique("task")
+        both = wide.loc[task, [method, reference]].dropna() if known else []
+        if len(both) < LEAST_SEEDS or (task, method) in skip:
+            found.append((np.nan, np.nan))
+        else:
+            result = compare(both[method], both[reference], 1 - 0.05 / len(pairs))
+            found.append((result.difference, result.high - result.difference))
+    return tuple(np.array(found).T)
+
+
+def differences_of_ranks(
+    scores: pd.Series, own: Sequence[int], skip: Iterable[str] = (), triples: Iterable[Sequence[int]] = ABLATION
+) -> tuple[np.ndarray, np.ndarray]:
+    """`differences_together` of one triple of ranks minus each of the others, NaN where one is open or missing."""
+    names, skip = [str(tuple(ranks)) for ranks in triples if tuple(ranks) != tuple(own)], set(skip)
+    task = scores.index.unique("task")[0] if len(scores) else ""
+    own_name = str(tuple(own))
+    skipped = [(task, name) for name in names if name in skip or own_name in skip]
+    minus, half = differences_together(scores, [(task, name) for name in names], own_name, skipped)
+    return -minus, half
 
 
 # --- Words ------------------------------------------------------------------------------------------------------------
@@ -263,13 +301,3 @@ def ablation_text(scores: pd.Series, table: pd.DataFrame) -> str:
             text += f"  {row['difference']:+5.2f} [{row['low']:+5.2f}, {row['high']:+5.2f}]"
         lines.append(text)
     return "\n".join(lines) or "No run of the ablation is recorded yet."
-
-
-def counted(table: pd.DataFrame, pairs: Iterable[tuple[str, str]], skip: Iterable[tuple[str, str]] = ()) -> np.ndarray:
-    """Difference, low and high of rows of a comparison, NaN where seeds are too few or a grid is open; shape (3, pairs)."""
-    skip = set(skip)
-    columns = []
-    for pair in pairs:
-        usable = pair in table.index and pair not in skip and table.loc[pair, "n"] >= LEAST_SEEDS
-        columns.append(table.loc[pair, ["difference", "low", "high"]].to_numpy(float) if usable else np.full(3, np.nan))
-    return np.array(columns).T.reshape(3, -1)
