@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 VARIABLE = "CHROMIUM"
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 INSTALL_SECONDS = 600
-# No name but this computer's is resolved: a page that asks another host gets no answer.
-OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"
+# No host but this computer is resolved, and no proxy is asked to: a page that asks another host gets no answer.
+OFFLINE = ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost", "--no-proxy-server"]
 ADVICE = (
     "No Chromium that starts was found. Install one with `python -m playwright install --with-deps chromium` "
     "or with the package manager of the system (Debian: `apt-get install chromium`), or name the program of a "
@@ -97,7 +97,7 @@ def _first_that_starts(playwright: Playwright, failures: list[str]) -> Browser |
     from playwright.sync_api import Error
 
     # Chromium's sandbox refuses to run for root, as in most containers; the pages shown are our own.
-    arguments = [OFFLINE, "--no-sandbox"] if _is_root() else [OFFLINE]
+    arguments = [*OFFLINE, "--no-sandbox"] if _is_root() else OFFLINE
     for program in candidates():
         try:
             return playwright.chromium.launch(executable_path=program, args=arguments)

@@ -93,7 +93,18 @@ def test_without_a_url_the_first_cell_installs_the_uploaded_wheel(tmp_path, cola
     assert {name: version for name, version in after.items() if name in before} == before
 
 
-def test_with_a_url_the_first_cell_installs_the_tag_and_touches_nothing_else(tmp_path, colab, repository):
+def test_a_tag_that_is_missing_is_named(tmp_path, colab, repository):
+    source = re.sub(r"@v[\d.]+", "@v99.0", first_cell(repository))
+    try:
+        said = run(source, tmp_path)
+    except CellExecutionError as error:
+        said = str(error)
+    assert "v99.0" in said
+    assert NAME not in installed()
+
+
+# The last one: the notebooks run with what it leaves behind.
+def test_with_a_url_the_first_cell_installs_the_tag_and_touches_nothing_else_also_twice(tmp_path, colab, repository):
     before = installed()
     assert NAME not in before
     run(first_cell(repository), tmp_path)
@@ -105,21 +116,5 @@ def test_with_a_url_the_first_cell_installs_the_tag_and_touches_nothing_else(tmp
     (line,) = [line for line in listing.splitlines() if line.startswith(NAME)]
     tagged = subprocess.run(["git", "rev-parse", "HEAD"], cwd=repository, capture_output=True, text=True, check=True)
     assert line.endswith(tagged.stdout.strip())
-
-
-def test_twice_is_the_same_as_once(tmp_path, colab, repository):
     run(first_cell(repository), tmp_path)
-    before = installed()
-    run(first_cell(repository), tmp_path)
-    assert installed() == before
-
-
-def test_a_tag_that_is_missing_is_named(tmp_path, colab, repository):
-    source = re.sub(r"@v[\d.]+", "@v99.0", first_cell(repository))
-    try:
-        said = run(source, tmp_path)
-    except CellExecutionError as error:
-        said = str(error)
-    assert "v99.0" in said
-    assert NAME not in installed()
-    run(first_cell(repository), tmp_path)  # the notebooks run with it afterwards
+    assert installed() == after

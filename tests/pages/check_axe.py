@@ -8,6 +8,8 @@ from __future__ import annotations
 import functools
 from importlib.resources import files
 
+from check_keyboard import STILL
+from check_print import SETTLE
 from playwright.sync_api import Page
 
 # (rule, selector, reason) of what may stay; empty as long as the page can be repaired instead.
@@ -47,8 +49,9 @@ def axe_version(page: Page) -> str:
 
 
 def prepare(page: Page) -> None:
-    """Load axe and thin out the page; it is of no use for anything else afterwards."""
+    """Load axe, let colours change at once and thin out the page; it is of no use for anything else afterwards."""
     page.evaluate(axe_source())
+    page.evaluate(STILL)
     page.evaluate(THIN)
 
 
@@ -71,7 +74,7 @@ def axe_problems(page: Page, theme: str, width: int) -> list[str]:
     """
     page.evaluate("(theme) => { document.documentElement.dataset.theme = theme; }", theme)
     page.set_viewport_size({"width": width, "height": 900})
-    page.evaluate("() => new Promise((done) => setTimeout(done, 400))")  # colours fade over
+    page.evaluate(SETTLE)
     violations = page.evaluate(RUN)["violations"]
     return [
         f"{violation['id']} ({theme}, {width} pixels): {' '.join(map(str, node['target']))}: "

@@ -5,11 +5,12 @@ Every check returns a list of problems in words, empty for a good page.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Response
 
 DESKTOP = {"width": 1280, "height": 900}
 # Resolves once MathJax has typeset the page, at once on a page without formulas.
@@ -86,7 +87,9 @@ class OpenPage:
 
 @contextmanager
 def opened(browser: Browser, base: str, path: str, theme: str = "light", width: int = 1280) -> Iterator[OpenPage]:
-    """Open a page with every other host cut off, and wait until it is complete.
+    """Open a page as a reader who has chosen a theme and nothing else, and wait until it is complete.
+
+    The browser itself reaches no other host, so that nothing has to stand between it and the site.
 
     Parameters
     ----------
@@ -104,17 +107,24 @@ def opened(browser: Browser, base: str, path: str, theme: str = "light", width: 
     ------
     OpenPage
     """
-    context = browser.new_context(viewport={**DESKTOP, "width": width}, reduced_motion="reduce")
-    context.add_init_script(f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}');")
-    context.route(lambda url: not _is_local(url, base), lambda route: route.abort())
-    result = OpenPage(context.new_page(), base)
+    result = OpenPage(_context(browser, theme, width).new_page(), base)
     _listen(result)
     try:
         result.page.goto(base + path, wait_until="load")
         result.page.evaluate(TYPESET)
         yield result
     finally:
-        context.close()
+        result.page.close()
+
+
+@functools.cache
+def _context(browser: Browser, theme: str, width: int) -> BrowserContext:
+    """Pages of one context share what was fetched; it is closed with the browser."""
+    context = browser.new_context(viewport={**DESKTOP, "width": width}, reduced_motion="reduce")
+    context.add_init_script(
+        f"localStorage.clear(); localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}');"
+    )
+    return context
 
 
 def _is_local(url: str, base: str) -> bool:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from check_movable import PAUSE
+from check_movable import SAID
 from check_rendering import OpenPage, opened
 from playwright.sync_api import Browser
 from site_files import reading_pages
@@ -21,7 +21,7 @@ def moved(result: OpenPage, name: str, **positions: float) -> np.ndarray:
     """The table of a figure after its sliders were put somewhere."""
     for slider, value in positions.items():
         result.page.locator(f"#movable-{name}-{slider}").fill(str(value))
-    result.page.wait_for_timeout(PAUSE)
+    result.page.evaluate(SAID)
     return np.array(result.page.locator(f".movable[data-figure={name}] .movable-panel").evaluate(NUMBERS))
 
 
