@@ -136,22 +136,37 @@ def _output_heads(model: nn.Module) -> set[nn.Module]:
     return heads - {None}
 
 
-def _check_linear(name: str, module: nn.Module) -> None:
+def kind_of(module: nn.Module) -> str:
+    """Full name of a module's class; a class of torch's own quantised layers is called so."""
     kind = f"{type(module).__module__}.{type(module).__qualname__}"
+    return f"quantised {kind}" if ".quantized." in kind else kind
+
+
+def refuse_other_kinds(name: str, module: nn.Module, accepted: str) -> None:
+    """TypeError for a layer that looks like a linear one and is none; the message ends with what is accepted."""
     if type(module).__name__ == "Conv1D":
-        raise TypeError(f"target_modules: {name} is a {kind} (weight stored in x out, often fused); {_ACCEPTED}")
+        raise TypeError(f"target_modules: {name} is a {kind_of(module)} (weight stored in x out, often fused); {accepted}")
     if type(module).__name__ == "NonDynamicallyQuantizableLinear":
         why = "belongs to a MultiheadAttention, which uses its weight without calling it"
-        raise TypeError(f"target_modules: {name} {why}; {_ACCEPTED}")
+        raise TypeError(f"target_modules: {name} {why}; {accepted}")
+
+
+def has_plain_weight(module: nn.Module) -> bool:
+    """Whether the weight is a parameter of ordinary floats: no codes, no 8-bit floats, no subclass of a tensor."""
+    weight = module._parameters.get("weight")
+    return type(weight) is nn.Parameter and weight.dtype in _PLAIN
+
+
+def _check_linear(name: str, module: nn.Module) -> None:
+    refuse_other_kinds(name, module, _ACCEPTED)
     if hasattr(module, "base_layer"):
         raise TypeError(
-            f"target_modules: {name} already carries an adapter ({kind}); pass the model before get_peft_model"
+            f"target_modules: {name} already carries an adapter ({kind_of(module)}); pass the model before get_peft_model"
         )
     if is_packed(module):
         return
     if not isinstance(module, nn.Linear):
-        quantised = "quantised " if "quant" in kind.lower() else ""
-        raise TypeError(f"target_modules: {name} is a {quantised}{kind}; {_ACCEPTED}")
-    if not module.weight.is_floating_point() or module.weight.ndim != 2:
+        raise TypeError(f"target_modules: {name} is a {kind_of(module)}; {_ACCEPTED}")
+    if module.weight.dtype not in _PLAIN or module.weight.ndim != 2:
         why = f"has {module.weight.dtype} weights but the forward pass of nn.Linear"
         raise TypeError(f"target_modules: {name} {why}; {_ACCEPTED}")

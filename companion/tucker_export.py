@@ -45,7 +45,7 @@ def to_lora(model: PeftModel, path: str | os.PathLike, adapter: str = "default")
     TypeError
         `model` is no PEFT model.
     ValueError
-        No such adapter, an adapter that is not Tucker-LoRA, or factors with NaN or infinity.
+        No such adapter, an adapter that is not Tucker-LoRA, factors with NaN or infinity, or the current folder as `path`.
     FileExistsError
         There is something at `path`.
 
@@ -58,6 +58,8 @@ def to_lora(model: PeftModel, path: str | os.PathLike, adapter: str = "default")
     """
     path = Path(path)
     old = _config(model, adapter)
+    if path.resolve() == Path.cwd():
+        raise ValueError(f"path: got {str(path)!r}, the current folder, which cannot be replaced; accepted: another one")
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise FileExistsError(f"path: {path} exists and is not an empty folder")
     weights, ranks = _weights(model, adapter)
@@ -74,7 +76,9 @@ def to_lora(model: PeftModel, path: str | os.PathLike, adapter: str = "default")
     try:
         save_file(weights, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
         config.save_pretrained(folder)
-        folder.chmod(0o777 & ~_umask())  # a temporary folder is the owner's only
+        for file in folder.iterdir():
+            file.chmod(0o666 & ~_umask())  # safetensors writes, and a temporary folder is, for the owner only
+        folder.chmod(0o777 & ~_umask())
         os.replace(folder, path)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import get_pattern_key
-from torch import nn
+from torch import Tensor, nn
 
-from companion.targets import is_packed
+from companion.targets import has_plain_weight, is_packed, kind_of, refuse_other_kinds
 
 HEADS_ON_OUTPUT = (
     "query", "key", "value", "q_proj", "k_proj", "v_proj", "q_lin", "k_lin", "v_lin", "query_proj", "key_proj",
@@ -108,25 +108,18 @@ def _from_config(model: nn.Module, name: str, size: int) -> int:
 
 
 def _check_linear(model: nn.Module, name: str, module: nn.Module) -> None:
-    kind = f"{type(module).__module__}.{type(module).__qualname__}"
-    if type(module).__name__ == "Conv1D":
-        raise TypeError(f"target_modules: {name} is a {kind} (weight stored in x out, often fused); {_accepted(model)}")
-    if type(module).__name__ == "NonDynamicallyQuantizableLinear":
-        why = "belongs to a MultiheadAttention, which uses its weight without calling it"
-        raise TypeError(f"target_modules: {name} {why}; {_accepted(model)}")
-    if is_packed(module) or "quant" in kind.lower() or _is_packed_tensor(module):
+    """TypeError if a module is not a linear layer with a weight of ordinary floats."""
+    refuse_other_kinds(name, module, _accepted(model))
+    if isinstance(module, nn.Linear) and has_plain_weight(module):
+        return
+    if is_packed(module) or isinstance(module, nn.Linear):
+        weight = getattr(module, "weight", None)
+        stored = f"{type(weight).__name__} of {weight.dtype}" if isinstance(weight, Tensor) else "codes"
         raise TypeError(
-            f"target_modules: {name} is quantised ({kind}), and Tucker-LoRA merges into ordinary floats only; load the "
-            "base in 16 or 32 bits, or train plain LoRA"
+            f"target_modules: {name} is quantised or keeps its weight in another form ({kind_of(module)}, {stored}), and Tucker-LoRA "
+            "merges into ordinary floats only; load the base in 16 or 32 bits, or train plain LoRA"
         )
-    if not isinstance(module, nn.Linear):
-        raise TypeError(f"target_modules: {name} is a {kind}; {_accepted(model)}")
-
-
-def _is_packed_tensor(module: nn.Module) -> bool:
-    """An nn.Linear whose weight is no ordinary floating-point parameter: torchao's tensor subclasses, integer codes."""
-    weight = getattr(module, "weight", None)
-    return isinstance(module, nn.Linear) and not (type(weight) is nn.Parameter and weight.is_floating_point())
+    raise TypeError(f"target_modules: {name} is a {kind_of(module)}; {_accepted(model)}")
 
 
 def _ends_in(name: str, endings: tuple[str, ...]) -> bool:

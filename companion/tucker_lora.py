@@ -152,6 +152,14 @@ class TuckerLoraModel(BaseTuner):
     tuner_layer_cls = TuckerLinear
     target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
+    def inject_adapter(self, *args, **kwargs) -> None:
+        """As PEFT has it; what the modules of this adapter share is forgotten at the end, whatever happens."""
+        self._shared: dict[tuple, Factor] = {}
+        try:
+            super().inject_adapter(*args, **kwargs)
+        finally:
+            self._shared = {}
+
     def _prepare_model(self, peft_config: TuckerLoraConfig, model: nn.Module) -> None:
         """Look at every target before the first one is replaced."""
         if peft_config.target_modules == "all-linear":
@@ -160,7 +168,6 @@ class TuckerLoraModel(BaseTuner):
             )
         if peft_config.share != "none" and not hasattr(BaseTuner, "_get_adapter_state_dict"):
             raise ValueError(f"share: {peft_config.share!r} needs peft 0.21 or newer; accepted with this version: 'none'")
-        self._shared: dict[tuple, Factor] = {}
         adapted = [f"{name}." for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
         for name, module in model.named_modules():
             inside = any(name.startswith(prefix) for prefix in adapted)
@@ -175,8 +182,6 @@ class TuckerLoraModel(BaseTuner):
         factors = self._factors(peft_config.share, current_key, ranks, shape, layer.get_base_layer().weight)
         layer.update_layer(adapter_name, ranks, shape, peft_config, factors)
         if layer is not target:
-            if adapter_name not in self.active_adapters:
-                layer.requires_grad_(False)
             self._replace_module(parent, target_name, layer, target)
 
     def _factors(

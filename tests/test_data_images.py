@@ -4,6 +4,8 @@ import hashlib
 import io
 import os
 import shutil
+import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -199,6 +201,19 @@ def test_cifar_from_the_hub_is_checked(data_dir, tmp_path, monkeypatch):
         load_images("cifar100")
 
 
+def test_a_damaged_file_is_forgotten_if_it_came_from_the_hub_and_kept_if_it_is_the_users(data_dir, tmp_path, monkeypatch):
+    _, path = write_cifar(tmp_path / "hub")
+    monkeypatch.setattr(known, "fetch", lambda *args, **kwargs: path)
+    with pytest.raises(DataIntegrityError, match="SHA-256"):
+        load_images("cifar100")
+    assert not path.exists()  # the next call downloads it afresh
+    _, own = write_cifar(data_dir)
+    own.write_bytes(own.read_bytes()[:-9])
+    with pytest.raises(DataIntegrityError, match="damaged|Parquet"):
+        load_images("cifar100")
+    assert own.exists()
+
+
 @pytest.mark.skipif(not FULL or not (Path(FULL) / "cifar100").is_dir(), reason="COMPANION_DATA_DIR holds no cifar100")
 def test_full_cifar():
     frame = load_images("cifar100", "test", classes=range(98, 100))
@@ -210,12 +225,12 @@ def test_full_cifar():
 # --- a folder of one's own
 
 
-@pytest.mark.parametrize("struct", [True, False])
-def test_folder_of_images(tmp_path, struct):
+@pytest.mark.parametrize("as_struct", [True, False])
+def test_folder_of_images(tmp_path, as_struct):
     shown = pictures(6, 5, 7)
     content = [encoded(p, kind) for p, kind in zip(shown, ["PNG", "WEBP", "BMP"] * 2, strict=True)]
-    write(tmp_path / "train.parquet", content, ["dog", "cat"] * 3, image="photograph", struct=struct)
-    write(tmp_path / "test.parquet", content[:1], ["dog"], image="photograph", struct=struct)
+    write(tmp_path / "train.parquet", content, ["dog", "cat"] * 3, image="photograph", struct=as_struct)
+    write(tmp_path / "test.parquet", content[:1], ["dog"], image="photograph", struct=as_struct)
     frame = load_images(tmp_path)
     assert np.array_equal(np.stack(frame["image"]), shown) and frame["label"].tolist() == [1, 0] * 3
     assert frame.attrs["class_names"] == ("cat", "dog") and frame.attrs["source"] == "folder"
@@ -230,6 +245,28 @@ def test_folder_with_real_numbers_is_a_regression(tmp_path):
     assert next(iter(make_image_dataloader(frame)))["labels"].dtype == torch.float32
     with pytest.raises(ValueError, match=r"classes is \[0\]; accepted are None"):
         load_images(tmp_path, classes=[0])
+
+
+def chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def images_that_cannot_be_read():
+    """Of a format that is not accepted; broken so that PIL raises a SyntaxError; a header that promises 10^10 pixels."""
+    good = encoded(pictures(1)[0])
+    huge = good[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(b"0"))
+    start, length = good.index(b"IDAT") + 4, struct.unpack(">I", good[good.index(b"IDAT") - 4 :][:4])[0]
+    half = good[start : start + length // 2]
+    broken = good[: start - 8] + chunk(b"IDAT", half) + chunk(b"\x00\x01\x02\x03", half)
+    return {"gif": encoded(pictures(1)[0], "GIF"), "tiff": encoded(pictures(1)[0], "TIFF"), "broken": broken, "huge": huge}
+
+
+@pytest.mark.parametrize("kind", ["gif", "tiff", "broken", "huge"])
+def test_an_image_that_cannot_be_read_is_named_with_what_is_accepted(kind, tmp_path):
+    content = [encoded(pictures(1)[0]), images_that_cannot_be_read()[kind]]
+    write(tmp_path / "train.parquet", content, [0, 1])
+    with pytest.raises(DataIntegrityError, match="image 1 of those asked for cannot be decoded: .*accepted are PNG, WEBP, JPEG, BMP"):
+        load_images(tmp_path)
 
 
 def test_what_is_wrong_with_a_folder(tmp_path):
@@ -289,6 +326,13 @@ def test_order_with_seed_is_new_in_each_pass_and_reproducible():
     labels = [[label for batch in done for label in batch["labels"].tolist()] for kind in passes for done in kind]
     assert all(sorted(order) == list(range(40)) for order in labels)
     assert labels[0] != labels[1] and labels[0] != labels[4]
+
+
+def test_the_seed_draws_the_crops_too():
+    """The same picture 40 times, so that the order does not show."""
+    frame = pd.DataFrame({"image": list(np.repeat(pictures(1), 40, 0)), "label": np.zeros(40, int)})
+    one, again, other = (torch.cat([b["pixel_values"] for b in make_image_dataloader(frame, 8, seed=s, augment=True)]) for s in (4, 4, 5))
+    assert torch.equal(one, again) and not torch.equal(one, other)
 
 
 def test_augmentation_shifts_by_up_to_four_pixels_and_flips_half():

@@ -319,6 +319,28 @@ def test_extrapolation_is_exact_where_its_law_holds(estimates):
         gs.extrapolated(n, clearance, 64, 2048)
 
 
+def test_examples_for_a_mode_that_stands_clear_from_the_start_or_never():
+    n = np.array([64.0, 128, 256, 512])
+    line = lambda a, b: np.sqrt(a + b * n)[:, None, None]  # noqa: E731
+    clear, level, later, never = line(1.5, 0.01), line(1.5, 0.0), line(0.25, 0.0025), line(0.5, 0.0)
+    assert gs.examples_for_mode(n, clear, 1) == gs.examples_for_mode(n, level, 1) == 64
+    assert gs.examples_for_mode(n, never, 1) == np.inf
+    assert gs.examples_for_mode(n, np.concatenate([clear, level, later], 1), 1) == 64
+    assert gs.examples_for_mode(n, np.concatenate([clear, later, never], 1), 1) == pytest.approx(300)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.5])
+def test_intervals_of_rank_correlations_hold_as_often_as_they_say(rho):
+    """12 pairs of normal numbers, as many as MiniLM has matrices; Spearman's correlation is (6/pi) asin(rho/2)."""
+    rng, true, runs = np.random.default_rng(0), 6 / np.pi * np.arcsin(rho / 2), 4000
+    held = []
+    for _ in range(runs):
+        x, y = rng.standard_normal((2, 12))
+        found = gs._fisher(x, rho * x + np.sqrt(1 - rho**2) * y)
+        held.append(found["low"] <= true <= found["high"])
+    assert np.mean(held) == pytest.approx(0.95, abs=0.015)
+
+
 def test_shorter_records_fill_in(estimates):
     growth = rt.load("gradient-growth")
     found = gs.clearances(estimates, growth)

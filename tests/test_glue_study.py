@@ -64,6 +64,15 @@ def test_a_rule_that_chooses_recorded_ranks_takes_the_result_over_and_it_is_the_
     assert "same_as" not in run(given | {"seed": 1}, path) and "same_as" not in run(config(small, method="rslora"), path)
 
 
+def test_a_method_that_trains_otherwise_lends_no_result_to_plain_lora(small, tmp_path):
+    """RsLoRA's runs have ranks too, and another training."""
+    path = tmp_path / "r.jsonl"
+    other = run(config(small, method="rslora"))
+    assert other["metrics"]["ranks"] == run(config(small))["metrics"]["ranks"]
+    append_record(path, {**other, "config": config(small, method="rslora")})
+    assert "same_as" not in run(config(small), path)
+
+
 def test_seed_head_precision_and_rate_matter(small):
     base = run(config(small))["metrics"]["loss"]
     for change in ({"seed": 1}, {"head": "fresh"}, {"precision": "fp32"}, {"learning_rate": 1e-1}, {"scaling": 20.0}):

@@ -1,6 +1,8 @@
 """The chapter *Do real layers follow the law?*: its predictions, its runs and the checks of its exercises."""
 
+import gc
 import json
+import weakref
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -86,6 +88,49 @@ def test_a_path_of_the_scalar_law_is_predicted_by_it_and_not_by_equation_4():
     assert layer_laws.predict(path, "scalar law, ends given")[1] > 0.999
     assert layer_laws.predict(path, "eq. 4, λ from the gradient")[1] < 0.9
     np.testing.assert_allclose(layer_laws.activation(path, "scalar law"), layer_laws.half_times(path), rtol=0.02)
+
+
+def test_equation_4_takes_the_length_of_a_mode_at_the_start_and_theorem_4_2_its_root_mean_square():
+    """A start with ``eps rho_i = s^(1/2) |A v_i|`` of 0.01 and 0.03; `lengths` are their squares."""
+    eps_rho, strengths, times = np.array([0.01, 0.03]), np.array([1.5, 0.8]), np.linspace(0, 9, 19)
+    start = {"strengths": strengths, "lengths": eps_rho**2, "seeds": eps_rho**2, "slopes": strengths}
+    printed = strengths * np.tanh((strengths**2 * times[:, None] + np.log(eps_rho)) / np.sqrt(2)) ** 2
+    path = layer(printed, times, **start)
+    assert layer_laws.predict(path, "eq. 4, λ from the gradient")[1] == pytest.approx(1)
+    measured = real_layers.starting_point(np.diag(strengths), np.diag(eps_rho) / np.sqrt(S), S)
+    np.testing.assert_allclose(measured["lengths"], start["lengths"], rtol=1e-3)
+    eps = np.sqrt(0.0005)  # of 0.01^2 and 0.03^2 the mean
+    assert layer_laws.activation(path, "printed") == pytest.approx(np.sqrt(2) / strengths**2 * np.log(1 / eps))
+
+
+def test_predictions_are_computed_once_belong_to_the_caller_and_keep_no_layer(monkeypatch):
+    path, name, calls = scalar_layer(), "scalar law, ends given", []
+    known, function = layer_laws.PREDICTIONS[name]
+    monkeypatch.setitem(layer_laws.PREDICTIONS, name, (known, lambda x: calls.append(1) or function(x)))
+    first, worth = layer_laws.predict(path, name)
+    kept = first.copy()
+    first[:] = 0
+    again, same = layer_laws.predict(path, name)
+    assert np.array_equal(again, kept) and same == worth and len(calls) == 1
+    for other in layer_laws.PREDICTIONS:
+        layer_laws.predict(path, other)[0][:] = 0  # none is a view of what was recorded
+    assert np.any(path.seen)
+    gone = weakref.ref(path)
+    del path
+    gc.collect()
+    assert gone() is None
+
+
+def test_gradient_flow_keeps_the_balance_that_is_recorded():
+    """A A' - B'B; one of its terms alone moves, and a step that breaks it shows by how much."""
+    rng = np.random.default_rng(0)
+    path = integrate(np.diag([2.0, 1.0, 0.5, 0.2]), 0.5 * rng.standard_normal((4, 3)), None, np.linspace(0, 4, 5))
+    pairs = list(zip(path.a, path.b, strict=True))  # the product A B of the package is B A here
+    found = real_layers.trajectory(pairs, 1.0)
+    assert found["balance_drift"][0] == 0 and max(found["balance_drift"]) < 1e-6 and found["a_norm"][-1] > 1
+    b, a = pairs[-1]
+    broken = real_layers.trajectory([pairs[-1], (b, 2 * a)], 1.0)["balance_drift"]
+    assert broken[1] == pytest.approx(0.75, rel=1e-3)  # from A A' to 4 A A'
 
 
 @pytest.mark.parametrize("kappa", [0.3, 1.0, 4.0])

@@ -137,6 +137,107 @@ def test_another_setting_in_the_same_folder_is_refused(data, undisturbed):
         pretrain(undisturbed, *data, TINY | {"epochs": 4})
 
 
+def test_other_images_in_the_same_folder_are_refused(data, undisturbed):
+    train, test = data
+    changed = train.copy()
+    changed["image"] = [255 - image for image in train["image"]]
+    changed.attrs = train.attrs
+    for others in ((changed, test), (train[::-1], test), (train[:99], test), (train, test[:59])):
+        with pytest.raises(ValueError, match="is of a run on the images .*; use the same or another folder"):
+            pretrain(undisturbed, *others, TINY)
+
+
+@pytest.mark.parametrize("epoch", [2, 3])
+def test_a_run_killed_between_checkpoint_and_log_loses_no_line(data, undisturbed, tmp_path, monkeypatch, epoch):
+    write, setting = pretrain_vit._write, TINY | {"epochs": 3}
+
+    def dying_write(path, text):
+        if path.name == "log.jsonl" and text.count("\n") == epoch:
+            raise KeyboardInterrupt
+        write(path, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain_vit, "_write", dying_write)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(tmp_path, *data, setting)
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == epoch - 1
+    pretrain(tmp_path, *data, setting, minutes=0)
+    history = checkpoint(tmp_path)[1]["history"]
+    assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()] == history and len(history) == epoch
+
+
+def new_run(folder, **changes):
+    return pretrain_vit.Run(TINY | changes, 3, folder / "checkpoint.safetensors", {})
+
+
+def test_weight_decay_is_for_matrices_alone(tmp_path):
+    """No decay of biases, norms, the class token and the positions."""
+    run = new_run(tmp_path, weight_decay=0.5, learning_rate=0.1)
+    before = {name: value.detach().clone() for name, value in run.model.named_parameters()}
+    for value in run.model.parameters():
+        value.grad = torch.zeros_like(value)
+    run.optimizer.step()
+    for name, value in run.model.named_parameters():
+        kept = name.endswith("bias") or "norm" in name or name.endswith(("cls_token", "position_embeddings"))
+        assert torch.allclose(value, before[name] * (1.0 if kept else 0.95), atol=1e-7), name
+        assert not kept or torch.equal(value, before[name])
+
+
+def test_gradients_are_clipped_at_norm_1(tmp_path):
+    run, seen = new_run(tmp_path), []
+    run.model.classifier.weight.data.mul_(1e3)
+    run.optimizer.register_step_pre_hook(lambda *_: seen.append([value.grad.clone() for value in run.model.parameters()]))
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)
+    pretrain_vit._step(run, pixels, np.arange(24) % 3, np.random.default_rng(0))
+    norm = torch.cat([gradient.flatten() for gradient in seen[0]]).norm()
+    assert norm == pytest.approx(1.0, rel=1e-4)
+
+
+class Brightness(torch.nn.Module):
+    """Two classes told by the mean of an image; keeps what it is shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.slope, self.shown = torch.nn.Parameter(torch.tensor(1.5)), []
+
+    def forward(self, pixel_values):
+        self.shown.append(pixel_values)
+        light = self.slope * pixel_values.mean(dim=(1, 2, 3))
+        return transformers.modeling_outputs.ImageClassifierOutput(logits=torch.stack([light, -light], dim=1))
+
+
+def black_and_white(run, seed):
+    """A step on white images of class 0 and black ones of class 1: its loss, and what the model saw."""
+    run.model = Brightness()
+    labels = np.arange(24) % 2
+    pixels = np.where(labels[:, None, None, None] == 0, 255, 0).astype(np.uint8) * np.ones((1, 32, 32, 3), np.uint8)
+    loss = pretrain_vit._step(run, pixels, labels, np.random.default_rng(seed))
+    return loss, run.model.shown[0]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_mixed_images_have_mixed_and_smoothed_labels(tmp_path, monkeypatch, smoothing, seed):
+    """The share of white in an image is the share of its label."""
+    monkeypatch.setattr(pretrain_vit, "augmented", lambda pixels, rng: pixels)
+    loss, shown = black_and_white(new_run(tmp_path, mixup=1.0, label_smoothing=smoothing), seed)
+    assert torch.allclose(shown, shown[:, :1, :1, :1].expand_as(shown))
+    white = (shown[:, 0, 0, 0] + 1) / 2
+    assert ((white > 0.01) & (white < 0.99)).any()
+    targets = torch.stack([white, 1 - white], dim=1) * (1 - smoothing) + smoothing / 2
+    light = 1.5 * shown[:, 0, 0, 0]
+    expected = -(targets * torch.stack([light, -light], dim=1).log_softmax(1)).sum(1).mean()
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_training_images_are_cropped_and_flipped_anew_in_each_step(tmp_path):
+    run = new_run(tmp_path, mixup=1e-9)  # all of one image, or of the other
+    first, second = (black_and_white(run, seed)[1] for seed in (0, 1))
+    bright = first[(first == 1).any(dim=(1, 2, 3))]
+    assert len(bright) == 12 and (bright == -1).any(dim=(1, 2, 3)).float().mean() > 0.8  # the black of the margin
+    assert not torch.equal(first, second)
+
+
 def test_it_learns(data, tmp_path):
     setting = TINY | {"epochs": 12, "learning_rate": 3e-3}
     history = pretrain(tmp_path, *data, setting)

@@ -39,6 +39,20 @@ def test_leading_triples_are_those_of_a_full_decomposition():
     np.testing.assert_allclose(np.abs(np.sum(vt * full[2][:5], axis=1)), 1)
 
 
+@pytest.mark.parametrize("shape", [(20, 30), (30, 20), (20, 20)])
+@pytest.mark.parametrize("rank", [0, 1, 3])
+def test_beyond_its_rank_a_matrix_leads_nowhere(shape, rank):
+    rng = np.random.default_rng(rank)
+    matrix = rng.standard_normal((shape[0], rank)) @ rng.standard_normal((rank, shape[1]))
+    u, s, vt = task_vectors.leading(matrix, 8)
+    assert np.all(s[rank:] == 0) and np.all(u[:, rank:] == 0) and np.all(vt[rank:] == 0)
+    np.testing.assert_allclose(u[:, :rank].T @ u[:, :rank], np.eye(rank), atol=1e-9)
+    np.testing.assert_allclose(u * s @ vt, matrix, atol=1e-9)
+    assert task_vectors.subspace_overlap(u, u) == pytest.approx(rank / 8)
+    with pytest.raises(ValueError, match="count: got 21; accepted: 1 to 20"):
+        task_vectors.leading(matrix, 21)
+
+
 def test_pairs_are_sorted_into_kinds():
     runs = [["a", 0, None], ["a", 1, None], ["b", 2, None], ["a", 0, 0], ["b", 2, 0], ["a", 1, 1]]
     pairs = [
@@ -94,6 +108,8 @@ def test_a_record_of_task_vectors_is_whole(tmp_path):
     runs = [["stsb-mini", 0, None], ["stsb-mini", 1, None], ["stsb-mini", 0, 0], ["qnli-mini", 2, 0]]
     record = task_vectors.run_tasks({**SHORT, "runs": runs})
     json.dumps(record, allow_nan=False)
+    assert {task: found["task"] for task, found in record["data"].items()} == {"stsb-mini": "stsb-mini", "qnli-mini": "qnli-mini"}
+    assert all(len(found["sha256"]) == 64 and found["rows"] > 0 for found in record["data"].values())
     metrics = record["metrics"]
     assert np.shape(metrics["spectra"]) == (4, 12, 16) and metrics["width"] == 384
     assert {(p["first"], p["second"]) for p in metrics["overlaps"]} == {(0, 1), (2, 3)}

@@ -1,24 +1,39 @@
 """Tucker-LoRA is a method of PEFT like any other, on PEFT's own models: from a start that changes nothing to plain LoRA."""
 
 import copy
+import gc
 import json
+import os
 import pickle
 import subprocess
 import sys
+import warnings
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, PeftType, convert_to_lora, get_peft_model, get_peft_model_state_dict, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
 from test_quantised import Packed4bit
 from tiny_models import causal_batches, image_batches, text_batches, tiny_bert, tiny_gpt2, tiny_llama, tiny_vit
 from torch import nn
 from torch.func import functional_call
-from transformers import T5Config, T5ForConditionalGeneration, Trainer, TrainingArguments
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+    Trainer,
+    TrainingArguments,
+    ViTConfig,
+    ViTModel,
+)
 
 import companion.tucker_lora
 from companion.tucker_export import to_lora
+from companion.tucker_heads import attention_projections, head_shape
 from companion.tucker_layer import TuckerLinear
 from companion.tucker_lora import TuckerLoraConfig, register_tucker_lora, tucker_parameters
 
@@ -358,6 +373,88 @@ def test_heads_of_an_encoder_and_decoder():
     assert len(layers(model)) == 9
 
 
+class Text(nn.Module):
+    """A model whose configuration has heads, with a part of another one that has other heads."""
+
+    def __init__(self):
+        super().__init__()
+        self.text, self.eyes = tiny_bert(), ViTModel(ViTConfig(image_size=8, patch_size=4, **SMALL)).eval()
+        self.config = self.text.config
+
+
+SMALL = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+def test_heads_are_those_of_the_innermost_configuration():
+    shapes = {head_shape(Text(), name).modes for name in attention_projections(Text()) if name.startswith("eyes")}
+    assert shapes == {(2, 6, 12)} and head_shape(Text(), "text.bert.encoder.layer.0.attention.self.query").modes == (4, 8, 32)
+
+
+def test_heads_wider_than_the_model_is_divided_into():
+    """Gemma and others have a head_dim of their own."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 24}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=60, intermediate_size=48, **sizes)).eval()
+    with torch.no_grad():
+        before = model(**batch_of("llama")).logits
+        model = adapted("llama", base=model, init_weights=True)
+        assert torch.equal(logits(model, "llama"), before)
+    found = {name.rpartition(".")[2]: layer.head_shape["default"].modes for name, layer in layers(model).items()}
+    assert found == {"q_proj": (4, 24, 32), "k_proj": (2, 24, 32), "v_proj": (2, 24, 32), "o_proj": (4, 24, 32)}
+
+
+# --- Several adapters and what they share. ------------------------------------------------------------------------------
+
+
+def test_an_adapter_that_is_not_active_is_neither_trained_nor_used_on_layers_of_its_own():
+    model = adapted("llama", target_modules=["q_proj"])
+    before, trained = logits(model, "llama"), model.get_nb_trainable_parameters()
+    model.add_adapter("second", settings("llama", target_modules=["q_proj", "v_proj", "o_proj"], init_weights=False))
+    assert torch.equal(logits(model, "llama"), before)
+    assert all(p.requires_grad == (".default." in n) for n, p in model.named_parameters() if "tucker_" in n)
+    assert model.get_nb_trainable_parameters()[0] == trained[0]
+    assert not any(p.requires_grad for n, p in model.named_parameters() if "base_layer" in n)
+
+
+def test_a_pattern_that_fits_the_inside_of_an_adapted_layer_too():
+    target = r".*\.self\.(query|value).*"
+    model = adapted(target_modules=target)
+    model.add_adapter("second", settings("bert", target_modules=target))
+    names = {name for name, layer in layers(model).items() if "second" in layer.r}
+    assert names == set(layers(model)) and len(names) == 4
+
+
+def test_a_deleted_adapter_leaves_no_factors_behind():
+    model = adapted(share="layers")
+    factor = weakref.ref(next(iter(layers(model).values())).tucker_U1["default"])
+    model.add_adapter("second", settings("bert"))
+    model.delete_adapter("second")
+    model.set_adapter("default")
+    assert factor() is not None
+    model.add_adapter("third", settings("bert", r=(1, 1, 1)))
+    model.delete_adapter("default")
+    gc.collect()
+    assert factor() is None
+
+
+@pytest.mark.parametrize("at", ["_prepare_model", "_create_and_replace"])
+def test_an_injection_that_fails_leaves_no_factors_behind(at, monkeypatch):
+    model, made = adapted(), []
+    method = getattr(companion.tucker_lora.TuckerLoraModel, at)
+
+    def failing(self, *args, **kwargs):
+        method(self, *args, **kwargs)
+        made.extend(weakref.ref(factor) for factor in self._shared.values())
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(companion.tucker_lora.TuckerLoraModel, at, failing)
+    with pytest.raises(RuntimeError, match="no memory"):
+        model.add_adapter("second", settings("bert", share="layers"))
+    for layer in layers(model).values():
+        layer.delete_adapter("second") if "second" in layer.r else None
+    gc.collect()
+    assert bool(made) == (at == "_create_and_replace") and not any(factor() for factor in made)
+
+
 # --- Registration. -----------------------------------------------------------------------------------------------------
 
 
@@ -433,6 +530,51 @@ def test_an_export_is_complete_or_not_there(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+class Nested(nn.Module):
+    """A module whose full name is the end of another one's."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.attention = nn.ModuleDict({"query": nn.Linear(8, 8)})
+        self.decoder = nn.ModuleDict({"attention": nn.ModuleDict({"query": nn.Linear(8, 8)})})
+
+    def forward(self, x):
+        return self.decoder["attention"]["query"](self.attention["query"](x))
+
+
+def test_an_export_adapts_no_module_whose_name_ends_alike(tmp_path):
+    config = TuckerLoraConfig(r=(2, 2, 4), target_modules=r"attention\.query", num_heads=2, init_weights=False)
+    model = get_peft_model(Nested(), config)
+    assert list(layers(model)) == ["attention.query"]
+    loaded = PeftModel.from_pretrained(Nested(), to_lora(model, tmp_path / "lora"))
+    assert [n for n, m in loaded.get_base_model().named_modules() if isinstance(m, LoraLayer)] == ["attention.query"]
+    x = torch.randn(5, 8)
+    assert torch.allclose(loaded(x), model(x), atol=1e-5)
+
+
+def test_an_export_is_as_readable_as_any_folder_and_keeps_its_dropout(tmp_path):
+    old = os.umask(0o027)
+    try:
+        folder = to_lora(adapted(dropout=0.25), tmp_path / "lora")
+        (tmp_path / "other").mkdir()
+    finally:
+        os.umask(old)
+    assert folder.stat().st_mode == (tmp_path / "other").stat().st_mode
+    assert all(path.stat().st_mode & 0o040 for path in folder.iterdir())
+    assert LoraConfig.from_pretrained(folder).lora_dropout == 0.25
+
+
+@pytest.mark.parametrize("path", [".", "", "../here"])
+def test_an_export_does_not_replace_the_current_folder(path, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ValueError, match="path: got .* the current folder"):
+        to_lora(adapted(), path)
+    assert [file.name for file in tmp_path.iterdir()] == ["here"] and not any((tmp_path / "here").iterdir())
+    assert to_lora(adapted(), "lora") == Path("lora") and (tmp_path / "here" / "lora" / "adapter_config.json").exists()
+
+
 def test_pefts_own_conversion_agrees():
     model = adapted(r=(2, 2, 4))
     _, found = convert_to_lora(model, rank=4)
@@ -502,11 +644,64 @@ def quantised():
     return model
 
 
-def integers():
+def stored_as(change):
+    """The weight of one query in another form."""
     model = tiny_bert()
     layer = model.bert.encoder.layer[0].attention.self.query
-    layer.weight = nn.Parameter(layer.weight.detach().to(torch.int8), requires_grad=False)
+    layer.weight = change(layer.weight.detach())
     return model
+
+
+class Scaled(torch.Tensor):
+    """A tensor that stands for another one, as torchao's do."""
+
+
+class Codes(nn.Parameter):
+    """As bitsandbytes has them, also before they are packed."""
+
+
+STORED = {
+    "int8": lambda weight: nn.Parameter(weight.to(torch.int8), requires_grad=False),
+    "float8_e4m3fn": lambda weight: nn.Parameter(weight.to(torch.float8_e4m3fn), requires_grad=False),
+    "float8_e5m2": lambda weight: nn.Parameter(weight.to(torch.float8_e5m2), requires_grad=False),
+    "Scaled": lambda weight: nn.Parameter(weight.as_subclass(Scaled)),
+    "Codes": lambda weight: Codes(weight),
+}
+
+
+@pytest.mark.parametrize("form", STORED)
+def test_a_weight_that_is_no_ordinary_parameter_is_refused(form):
+    with pytest.raises(TypeError, match=f"layer.0.attention.self.query is quantised or keeps .*{form}.*; load the base in 16"):
+        get_peft_model(stored_as(STORED[form]), settings("bert"))
+
+
+def test_torchs_own_quantised_layers_are_refused():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        base = torch.ao.quantization.quantize_dynamic(tiny_bert(), {nn.Linear}, dtype=torch.qint8)
+    with pytest.raises(TypeError, match="self.query is a quantised torch.ao"):
+        get_peft_model(base, settings("bert"))
+
+
+class QuantityLinear(nn.Linear):
+    """An ordinary layer, whatever its name."""
+
+
+class QuantityMLP(nn.Module):
+    pass
+
+
+def test_a_layer_is_judged_by_its_weight_and_not_by_its_name():
+    base = tiny_bert()
+    expected = logits(base, "bert")
+    attention = base.bert.encoder.layer[0].attention.self
+    linear = QuantityLinear(32, 32)
+    linear.load_state_dict(attention.query.state_dict())
+    attention.query = linear
+    model = adapted(base=base, init_weights=True)
+    assert "bert.encoder.layer.0.attention.self.query" in layers(model) and torch.equal(logits(model, "bert"), expected)
+    with pytest.raises(TypeError, match="query is a test_tucker_lora.QuantityMLP; accepted"):
+        get_peft_model(nn.ModuleDict({"query": QuantityMLP()}), settings("bert", task_type=None))
 
 
 def renamed(name):
@@ -528,7 +723,6 @@ def renamed(name):
         (lambda: fused(96), {}, ValueError, "layer.1.attention.self.query is a fused projection"),
         (lambda: fused(40), {}, ValueError, "40 features .* 4 heads .* of 8"),
         (quantised, {}, TypeError, "layer.1.attention.self.query is quantised"),
-        (integers, {}, TypeError, "layer.0.attention.self.query is quantised"),
         (tiny_bert, {"target_modules": ["attention"]}, TypeError, "is a .*BertAttention"),
         (tiny_bert, {"r": (5, 2, 2)}, ValueError, r"\(4, 8, 32\) .* accepted along heads: 1 to 4"),
         (tiny_bert, {"r": (2, 9, 2)}, ValueError, "along head_dim: 1 to 8"),

@@ -142,7 +142,10 @@ def tested_extrapolations(found: Mapping[str, tuple[np.ndarray, np.ndarray]], up
 
 
 def examples_for_mode(n: ArrayLike, clearance: ArrayLike, mode: int) -> float:
-    """Examples from which on a mode (1, 2, …) would stand clear in the median matrix, by the line through all sizes."""
+    """Examples from which on a mode (1, 2, …) would stand clear in the median matrix, by the line through all sizes.
+
+    A matrix where the line says "at any size" counts with the smallest one, and one where it says "never" with infinity.
+    """
     a, b = _lines(np.asarray(n, dtype=float), np.asarray(clearance, dtype=float)[..., mode - 1 : mode])
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.median(np.where(a >= 1, n[0], (1 - a) / b)))
@@ -198,6 +201,7 @@ def disattenuated(found: Mapping[str, dict], seeds: int = 3) -> pd.DataFrame:
 
 def _fisher(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
     rho = float(stats.spearmanr(a, b).statistic) if np.ptp(a) and np.ptp(b) else 0.0
+    # the variance of Fisher's transform of Spearman's correlation: Fieller, Hartley and Pearson (Biometrika 44, 1957)
     half = stats.norm.ppf(0.975) * np.sqrt(1.06 / (len(a) - 3))
     centre = np.arctanh(np.clip(rho, -0.999999, 0.999999))
     low, high = (float(np.tanh(centre + sign * half)) for sign in (-1, 1))

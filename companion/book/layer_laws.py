@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -221,6 +221,9 @@ PREDICTIONS: dict[str, tuple[str, Callable[[Layer], np.ndarray]]] = {
 the last singular values too) and the prediction, (T, modes) from a `Layer`."""
 
 
+_PREDICTED: WeakKeyDictionary[Layer, dict[str, np.ndarray]] = WeakKeyDictionary()  # as long as there is the layer
+
+
 def predict(layer: Layer, name: str) -> tuple[np.ndarray, float]:
     """A prediction and its R²: of the second half where the first was used, else of the whole path.
 
@@ -235,14 +238,12 @@ def predict(layer: Layer, name: str) -> tuple[np.ndarray, float]:
     (ndarray, float)
         Shape (T, modes), and R².
     """
-    curves = _predicted(layer, name)
+    known = _PREDICTED.setdefault(layer, {})
+    if name not in known:
+        known[name] = PREDICTIONS[name][1](layer)
+    curves = np.array(known[name])  # the caller's own
     judged = slice(layer.half, None) if PREDICTIONS[name][0] == "half" else slice(None)
     return curves, r_squared(layer.seen[judged], curves[judged])
-
-
-@cache
-def _predicted(layer: Layer, name: str) -> np.ndarray:
-    return PREDICTIONS[name][1](layer)
 
 
 CURVES: dict[str, tuple[Callable[..., np.ndarray], Callable[[float], tuple[float, ...]]]] = {

@@ -12,6 +12,7 @@ says.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -94,15 +95,17 @@ class Run:
         Outputs of the head.
     path : Path
         The checkpoint: read where there is one.
+    data : mapping
+        What tells the images from others, by split (`_fingerprint`).
 
     Raises
     ------
     ValueError
-        If the checkpoint is of a run with another setting.
+        If the checkpoint is of a run with another setting or other images.
     """
 
-    def __init__(self, setting: Mapping, n_classes: int, path: Path) -> None:
-        self.setting, self.path, self.progress = setting, path, Progress()
+    def __init__(self, setting: Mapping, n_classes: int, path: Path, data: Mapping[str, str]) -> None:
+        self.setting, self.path, self.data, self.progress = setting, path, data, Progress()
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(setting["seed"])
             self.model = ViTForImageClassification(ViTConfig(**setting["model"], num_labels=n_classes))
@@ -120,7 +123,8 @@ class Run:
         for value, state in self.optimizer.state.items():
             tensors |= {f"{moment}.{self.names[value]}": state[moment] for moment in _MOMENTS}
             tensors["steps"] = state["step"]
-        about = {"progress": json.dumps(asdict(self.progress)), "setting": json.dumps(self.setting)}
+        parts = {"progress": asdict(self.progress), "setting": self.setting, "data": self.data}
+        about = {name: json.dumps(part) for name, part in parts.items()}
         new = self.path.with_suffix(".tmp")
         save_file(tensors, new, metadata=about)
         _rename(new, self.path)
@@ -132,6 +136,11 @@ class Run:
                 raise ValueError(
                     f"{self.path} is of a run with the setting {about['setting']}, this one has "
                     f"{json.dumps(self.setting)}; use the same or another folder"
+                )
+            if json.loads(about.get("data", "{}")) != self.data:
+                raise ValueError(
+                    f"{self.path} is of a run on the images {about.get('data', '(not recorded)')}, these are "
+                    f"{json.dumps(self.data)}; use the same or another folder"
                 )
             self.progress = Progress(**json.loads(about["progress"]))
             kept = {name: file.get_tensor(name) for name in file.keys()}
@@ -166,19 +175,21 @@ def pretrain(
     Raises
     ------
     ValueError
-        If `out` holds a run with another setting, or the training diverged.
+        If `out` holds a run with another setting or other images, or the training diverged.
     """
     start = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
-    run = Run(setting, len(train.attrs["class_names"]), out / "checkpoint.safetensors")
-    pixels, labels = arrays(train)
+    (pixels, labels), shown = arrays(train), arrays(test)
+    data = {"train": _fingerprint(pixels, labels), "test": _fingerprint(*shown)}
+    run = Run(setting, len(train.attrs["class_names"]), out / "checkpoint.safetensors", data)
+    _log(run, out)  # the last sitting may have ended between the checkpoint and the log
     while run.progress.epoch < setting["epochs"]:
         if not _epoch(run, pixels, labels, None if minutes is None else start + 60 * minutes):
             run.save()
             return run.progress.history
-        _close_epoch(run, len(labels), *arrays(test))
+        _close_epoch(run, len(labels), *shown)
         run.save()
-        _write(out / "log.jsonl", "".join(json.dumps(line) + "\n" for line in run.progress.history))
+        _log(run, out)
         print(json.dumps(run.progress.history[-1]), flush=True)
     _export(run, out / "vit-cifar50", train, test)
     return run.progress.history
@@ -278,6 +289,20 @@ def _export(run: Run, folder: Path, train: pd.DataFrame, test: pd.DataFrame) -> 
     shutil.rmtree(folder, ignore_errors=True)
     new.rename(folder)
     print(f"{folder}: accuracy {record['accuracy']:.4f}, SHA-256 of the weights {record['sha256']}")
+
+
+def _fingerprint(pixels: np.ndarray, labels: np.ndarray) -> str:
+    """SHA-256 of images and labels, in their order."""
+    digest = hashlib.sha256(repr((pixels.shape, labels.dtype.str)).encode())
+    for values in (pixels, labels):
+        digest.update(np.ascontiguousarray(values))
+    return digest.hexdigest()
+
+
+def _log(run: Run, out: Path) -> None:
+    """The history as a file, one line an epoch."""
+    if run.progress.history:
+        _write(out / "log.jsonl", "".join(json.dumps(line) + "\n" for line in run.progress.history))
 
 
 def _write(path: Path, text: str) -> None:

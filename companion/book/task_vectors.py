@@ -71,7 +71,7 @@ def run_tasks(config: Mapping[str, object]) -> dict:
     dict
         ``metrics``: ``spectra``, one for each run, 16 singular values of every matrix; ``overlaps``, of all pairs of runs
         of the same kind: ``first`` and ``second`` (places in ``runs``), ``side``, ``dimension`` and `overlap` of every
-        matrix; ``width``: the dimension of the space. And provenance.
+        matrix; ``width``: the dimension of the space. And provenance, with ``data`` by task.
     """
     vectors = []
     for task, seed, adapter_seed in config["runs"]:
@@ -93,7 +93,8 @@ def run_tasks(config: Mapping[str, object]) -> dict:
     ]
     spectra = [[rounded(s[:16]) for _, s, _ in parts.values()] for parts in bases]
     width = len(next(iter(vectors[0].values())))
-    source = provenance(data.load_task(config["runs"][0][0]))
+    sources = {task: provenance(data.load_task(task)) for task, *_ in config["runs"]}
+    source = {**next(iter(sources.values())), "data": {task: found["data"] for task, found in sources.items()}}
     return {"metrics": {"spectra": spectra, "overlaps": overlaps, "width": width}, **source}
 
 
@@ -116,12 +117,29 @@ def weight_spectra(count: int = 16) -> np.ndarray:
 def leading(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Leading singular triples, u (out, count), s and v' (count, in), from the eigenvectors of the Gram matrix.
 
-    Ten times as fast as a full decomposition, and accurate for values that are not tiny beside the first.
+    Ten times as fast as a full decomposition, and accurate for values that are not tiny beside the first. Beyond the rank
+    all three are zero: there are no such directions.
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (out, in)
+    count : int
+        At most the smaller dimension.
+
+    Raises
+    ------
+    ValueError
+        More triples than a matrix of this shape has.
     """
     width = matrix.shape[1]
+    if not 1 <= count <= min(matrix.shape):
+        raise ValueError(f"count: got {count}; accepted: 1 to {min(matrix.shape)} for a matrix of shape {matrix.shape}")
     values, vectors = eigh(matrix.T @ matrix, subset_by_index=[width - count, width - 1])
-    s, v = np.sqrt(np.maximum(values[::-1], 0)), vectors[:, ::-1]
-    return matrix @ v / np.maximum(s, np.finfo(float).tiny), s, v.T
+    values, v = values[::-1], vectors[:, ::-1]
+    real = values > max(matrix.shape) * np.finfo(float).eps * values[0]
+    s = np.sqrt(np.where(real, values, 0))
+    v = np.where(real, v, 0)
+    return matrix @ v / np.where(real, s, 1), s, v.T
 
 
 def subspace_overlap(first: np.ndarray, second: np.ndarray) -> float:
