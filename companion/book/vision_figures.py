@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from companion.book.plotting import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, say_missing
-from companion.book.vision_tables import KINDS, levels
+from companion.book.vision_tables import KINDS, level, levels
 from companion.gradients import GradientSpectrum
 from companion.study_tables import mean_and_half
 
@@ -101,29 +100,26 @@ def difference_panel(table: pd.DataFrame, printed: float, ax: Axes | None = None
                 ax.plot([place + shift] * 2, [row["low"], row["high"]], color=colour, lw=2)
                 ax.plot(place + shift, row["difference"], mark, color=colour, ms=6)
     ax.set_xticks(range(len(budgets)), budgets)
-    ax.set(xlabel="budget: that of uniform LoRA with", ylabel="points above LoRA", xlim=(-0.5, len(budgets) - 0.5))
+    ax.set(xlabel="budget, as the rank of uniform LoRA", ylabel="points above LoRA", xlim=(-0.5, len(budgets) - 0.5))
     ax.legend(fontsize=8.5)
     return ax
 
 
 def ablation_figure(scores: pd.Series, counts: Mapping[str, int], chosen: str, lora: pd.DataFrame) -> Axes:
-    """Accuracy of Tucker-LoRA by its ranks against parameters, those of P2 marked, and LoRA's runs for comparison."""
-    ax = plt.subplots(figsize=(7.2, 4.2))[1]
+    """Accuracy of Tucker-LoRA by its ranks, a row each in the order of parameters, with P2's ranks marked and LoRA between."""
+    rows = [(counts[name], name, scores.xs(name, level="method")) for name in counts]
+    rows += [(round(part["parameters"].mean()), f"LoRA {level(budget)}", part["score"]) for budget, part in lora.groupby("budget")]
+    ax = plt.subplots(figsize=(7.2, 0.36 * max(len(rows), 4) + 0.9))[1]
     if scores.empty:
         return say_missing(ax)
-    if len(lora):
-        groups = [group for _, group in lora.groupby("budget")]
-        ax.plot([g["parameters"].mean() for g in groups], [g["score"].mean() for g in groups], "o--", color=BLUE, lw=1.2, label="LoRA")
-    for name, part in scores.groupby("method", sort=False):
-        mean, half = mean_and_half(part)
-        own = name == chosen
-        colour = VERMILLION if own else GREY
-        ax.errorbar(counts[name], mean, yerr=np.nan_to_num(half), color=colour, marker="D" if own else "s", ms=8 if own else 5, capsize=3)
-        ax.annotate(name, (counts[name], mean), (6, 5), textcoords="offset points", fontsize=8.5, color="black")
-    ax.set(xscale="log", xlabel="parameters of the adapter", ylabel="accuracy on the test images, %")
-    ax.xaxis.set_major_formatter(ScalarFormatter())
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xticks([5_000, 10_000, 20_000, 40_000], ["5,000", "10,000", "20,000", "40,000"])
-    if len(lora):
-        ax.legend()
+    rows.sort(key=lambda row: row[0])
+    for place, (_, name, values) in enumerate(rows):
+        mean, half = mean_and_half(values) if len(values) > 2 else (values.mean(), 0.0)  # two seeds span the page
+        colour, mark = (VERMILLION, "D") if name == chosen else (BLUE, "o") if name.startswith("LoRA") else (GREY, "s")
+        ax.plot([mean - half, mean + half], [place] * 2, color=colour, lw=2)
+        ax.plot(mean, place, mark, color=colour, ms=8 if name == chosen else 6)
+        ax.plot(values, [place - 0.22] * len(values), ".", color=colour, ms=4, alpha=0.5)
+    ax.set_yticks(range(len(rows)), [f"{name}   {count:7,d}" for count, name, _ in rows])
+    ax.set(xlabel="accuracy on the test images, %", ylabel="ranks and parameters", ylim=(-0.6, len(rows) - 0.4))
+    ax.grid(axis="y", visible=False)
     return ax
