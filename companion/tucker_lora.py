@@ -153,7 +153,18 @@ class TuckerLoraModel(BaseTuner):
     target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
     def inject_adapter(self, *args, **kwargs) -> None:
-        """As PEFT has it; what the modules of this adapter share is forgotten at the end, whatever happens."""
+        """As PEFT has it; what the modules of this adapter share is forgotten at the end, whatever happens.
+
+        Parameters
+        ----------
+        args, kwargs
+            As for `peft.tuners.tuners_utils.BaseTuner.inject_adapter`.
+
+        Raises
+        ------
+        ValueError
+            What PEFT raises, and modules that cannot be adapted.
+        """
         self._shared: dict[tuple, Factor] = {}
         try:
             super().inject_adapter(*args, **kwargs)

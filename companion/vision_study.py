@@ -28,7 +28,7 @@ BUDGETS = (4.0, 1.0, 16.0)
 """Ranks of the uniform LoRA whose parameters are the budget, the one to run first in front."""
 
 ABLATION = ((4, 2, 2), (1, 1, 1), (2, 2, 2), (4, 4, 2), (4, 8, 2), (4, 2, 4), (4, 2, 8), (6, 6, 6), (6, 12, 12))
-"""Tucker ranks around P2's (4, 2, 2) (figure 5b), every projection the same: smaller, longer along one mode, larger."""
+"""Tucker ranks around P2's (4, 2, 2) (figure 5b), the same for every projection; smaller, larger along one mode, larger."""
 
 
 def run_vision(
