@@ -121,6 +121,8 @@ def complete(lead=1.0, triples=((4, 2, 2), (1, 1, 1), (6, 6, 6))):
     for seed in range(5):
         yield vision_run("probe", 30 + rng.normal(), seed, None, parameters=0)
         yield vision_run("full", 37 + rng.normal(), seed, None, parameters=2_700_000, rate=1e-4)
+        for method, score in (("tucker-printed", 33.0), ("lora-printed", 33.5)):
+            yield vision_run(method, score + seed, seed, None, parameters=5_000 + seed)
     for place, ranks in enumerate(triples):
         yield from tuned("tucker", None, ranks=list(ranks))
         for seed in range(5):
@@ -146,6 +148,7 @@ def test_nothing_recorded_is_a_gap_everywhere(tmp_path):
     assert vt.rank_counts(records, 4) == {} and vt.open_rates(records) == set() and vt.best_means(runs).empty
     assert vt.loss_difference_text(records, 4, "tucker", "lora") == "no run yet"
     assert vt.runs_text(runs) == "No final run is recorded yet."
+    assert vt.printed_text(records) == "No run with the ranks of the gap criterion is recorded yet."
     assert np.isnan(vt.differences_together(scores, [("r = 1", "tucker")], "lora")).all()
     assert np.isnan(vt.differences_of_ranks(triples, (4, 2, 2))).all()
 
@@ -163,6 +166,9 @@ def test_tables_of_a_study_that_is_complete(tmp_path):
     assert set(runs["method"]) == {"lora", "tucker", "probe", "full"} and len(runs) == 40  # the ablation is no budget
     assert set(vt.rates(records)["grid"]) == {"closed"} and vt.rates(records).shape[0] == 6
     assert len(rt.comparison(scores, "probe")) == 9  # the probe stands under every budget
+    printed = vt.printed_text(records).split("\n")
+    assert printed[0].split() == ["Tucker-LoRA", "5,002", "parameters", "35.00", "%", "(5", "seeds)"]
+    assert printed[2] == "difference -0.50 [-0.50, -0.50] (5 seeds)"
     tried = ((4, 2, 2), (1, 1, 1), (6, 6, 6))
     minus, half = vt.differences_of_ranks(triples, (4, 2, 2), triples=tried)
     assert minus == pytest.approx([-1, -2], abs=0.2) and (half < 0.6).all()

@@ -23,11 +23,11 @@ from companion.vision_run import VISION_SETTING
 from companion.vision_study import ABLATION, BUDGETS, VISION
 
 __all__ = [
-    "BUDGETS", "KINDS", "P2_RANKS", "ablation_scores", "ablation_text", "adapter_sizes", "best_means",
-    "budget_scores", "comparison_text", "differences_of_ranks", "differences_together", "frontier",
+    "ANCHORS", "BUDGETS", "KINDS", "P2_RANKS", "PRINTED", "ablation_scores", "ablation_text", "adapter_sizes",
+    "best_means", "budget_scores", "comparison_text", "differences_of_ranks", "differences_together", "frontier",
     "gradient_tensors", "kept_by_lora", "kept_by_tucker", "level", "levels", "loss_difference_text", "open_rates",
-    "parameters_of", "pretraining", "rank_counts", "rates", "rows_of", "rows_shuffled", "runs", "runs_text",
-    "vit_parameters",
+    "parameters_of", "pretraining", "printed_text", "rank_counts", "rates", "rows_of", "rows_shuffled", "runs",
+    "runs_text", "vit_parameters",
 ]  # fmt: skip
 
 KINDS = {
@@ -35,6 +35,10 @@ KINDS = {
     "lokr": "LoKr", "loha": "LoHa", "probe": "probe", "full": "full fine-tuning",
 }  # fmt: skip
 """Methods of the study as the chapter names them, in the order of its tables."""
+
+ANCHORS = ("probe", "full")
+PRINTED = {"tucker-printed": "Tucker-LoRA", "lora-printed": "LoRA"}
+"""With the ranks of P2's gap criterion, and with as many parameters as that."""
 
 P2_RANKS = (4, 2, 2)
 LEAST_SEEDS = 3  # to enter a claim
@@ -109,7 +113,7 @@ def _at(budget: float | None) -> dict[str, object]:
 
 
 def budget_scores(records: pd.DataFrame, task: str = "cifar100", budgets: Iterable[float] = BUDGETS) -> pd.Series:
-    """Scores of the final runs, a "task" for each budget; what has no budget stands under every one.
+    """Scores of the final runs, a "task" for each budget; the anchors, which have none, stand under every one.
 
     Returns
     -------
@@ -118,9 +122,10 @@ def budget_scores(records: pd.DataFrame, task: str = "cifar100", budgets: Iterab
     """
     found = []
     free = scores_of_setting(records, {**_at(None), "task": task})
+    anchors = free[free.index.isin(ANCHORS, "method")]
     for budget in sorted(budgets):
         scores = scores_of_setting(records, {**_at(budget), "task": task})
-        both = pd.concat([part for part in (scores, free) if len(part)]) if len(scores) or len(free) else scores
+        both = pd.concat([part for part in (scores, anchors) if len(part)]) if len(scores) or len(anchors) else scores
         found.append(both.rename(index={task: level(budget)}, level="task"))
     return pd.concat(found)
 
@@ -141,12 +146,13 @@ def runs(records: pd.DataFrame, task: str = "cifar100", budgets: Iterable[float]
     rows = pd.concat([part for part in found if len(part)]) if any(map(len, found)) else pd.DataFrame()
     names = {"config.method": "method", "config.rank": "budget", "config.seed": "seed", "metrics.parameters": "parameters",
              "metrics.score": "score"}  # fmt: skip
-    return rows.reindex(columns=list(names)).rename(columns=names).reset_index(drop=True)
+    table = rows.reindex(columns=list(names)).rename(columns=names).reset_index(drop=True)
+    return table[table["method"].isin(KINDS)]
 
 
 def best_means(runs: pd.DataFrame) -> pd.DataFrame:
     """Means of every kind of adapter at every budget that lie on their frontier, in the order of parameters."""
-    adapters = runs[~runs["method"].isin(["probe", "full"])]
+    adapters = runs[~runs["method"].isin(ANCHORS)]
     means = adapters.groupby(["method", "budget"], as_index=False)[["parameters", "score"]].mean()
     return means[frontier(means)].sort_values("parameters")
 
@@ -265,6 +271,23 @@ def differences_of_ranks(
 
 
 # --- Words ------------------------------------------------------------------------------------------------------------
+
+
+def printed_text(records: pd.DataFrame, task: str = "cifar100") -> str:
+    """Tucker-LoRA with the ranks of P2's gap criterion beside LoRA with as many parameters, and their difference."""
+    found = of_chosen_rate(of_setting(records, {**_at(None), "task": task}))
+    found = found[found["config.method"].isin(PRINTED)] if len(found) else found
+    if found.empty:
+        return "No run with the ranks of the gap criterion is recorded yet."
+    lines = []
+    for method, part in found.groupby("config.method", sort=False):
+        size, score = part["metrics.parameters"].mean(), part["metrics.score"].mean()
+        lines.append(f"{PRINTED[method]:12s}{size:8,.0f} parameters {score:6.2f} % ({len(part)} seeds)")
+    wide = found.pivot_table("metrics.score", "config.seed", "config.method", aggfunc="last").reindex(columns=list(PRINTED)).dropna()
+    if len(wide) > 1:
+        result = compare(wide["tucker-printed"], wide["lora-printed"])
+        lines.append(f"difference {result.difference:+.2f} [{result.low:+.2f}, {result.high:+.2f}] ({result.n} seeds)")
+    return "\n".join(lines)
 
 
 def runs_text(runs: pd.DataFrame) -> str:
