@@ -307,7 +307,7 @@ def comparison_text(table: pd.DataFrame, reference: str = "lora") -> str:
         for method in [name for name in KINDS if (budget, name) in table.index]:
             row = table.loc[(budget, method)]
             lines.append(
-                f"{budget:7s} {KINDS[method]:27s}{row['n']:.0f} seeds {row['difference']:+6.2f} [{row['low']:+6.2f}, {row['high']:+6.2f}]"
+                f"{budget:7s} {KINDS[method]:28s}{row['n']:.0f} seeds {row['difference']:+6.2f} [{row['low']:+6.2f}, {row['high']:+6.2f}]"
                 f"  {in_words(row, KINDS[reference])}"
             )
     return "\n".join(lines) or f"Nothing shares two seeds with {KINDS[reference]} yet."
