@@ -166,6 +166,8 @@ def test_tables_of_a_study_that_is_complete(tmp_path):
     assert set(runs["method"]) == {"lora", "tucker", "probe", "full"} and len(runs) == 40  # the ablation is no budget
     assert set(vt.rates(records)["grid"]) == {"closed"} and vt.rates(records).shape[0] == 6
     assert len(rt.comparison(scores, "probe")) == 9  # the probe stands under every budget
+    wins = vt.who_wins(compared).split("\n")
+    assert wins[0] == "above LoRA: Tucker-LoRA at r = 1; Tucker-LoRA at r = 4; Tucker-LoRA at r = 16" and wins[1] == "below LoRA: none"
     printed = vt.printed_text(records).split("\n")
     assert printed[0].split() == ["Tucker-LoRA", "5,002", "parameters", "35.00", "%", "(5", "seeds)"]
     assert printed[2] == "difference -0.50 [-0.50, -0.50] (5 seeds)"

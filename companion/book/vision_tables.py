@@ -27,7 +27,7 @@ __all__ = [
     "best_means", "budget_scores", "comparison_text", "differences_of_ranks", "differences_together", "frontier",
     "gradient_tensors", "kept_by_lora", "kept_by_tucker", "level", "levels", "loss_difference_text", "open_rates",
     "parameters_of", "pretraining", "printed_text", "rank_counts", "rates", "rows_of", "rows_shuffled", "runs",
-    "runs_text", "vit_parameters",
+    "runs_text", "vit_parameters", "who_wins",
 ]  # fmt: skip
 
 KINDS = {
@@ -311,6 +311,17 @@ def comparison_text(table: pd.DataFrame, reference: str = "lora") -> str:
                 f"  {in_words(row, KINDS[reference])}"
             )
     return "\n".join(lines) or f"Nothing shares two seeds with {KINDS[reference]} yet."
+
+
+def who_wins(table: pd.DataFrame, reference: str = "lora") -> str:
+    """A comparison in four lines: who is above, below, the same as the reference, and who cannot be told apart from it."""
+    groups: dict[str, list[str]] = {"above": [], "below": [], "the same as": [], "not told apart from": []}
+    for budget in levels(table):
+        for method in [name for name in KINDS if (budget, name) in table.index]:
+            words = in_words(table.loc[(budget, method)], "")
+            group = next(group for group in groups if words.startswith(group))
+            groups[group].append(f"{KINDS[method]} at {budget}")
+    return "\n".join(f"{group} {KINDS[reference]}: {'; '.join(found) or 'none'}" for group, found in groups.items())
 
 
 def ablation_text(scores: pd.Series, table: pd.DataFrame) -> str:
