@@ -133,12 +133,11 @@ def drawn(records):
     """Every table, text and figure of the chapter."""
     scores, runs, triples = vt.budget_scores(records), vt.runs(records), vt.ablation_scores(records)
     compared = rt.comparison(scores[~scores.index.isin(["probe", "full"], "method")], "lora")
-    figures.pareto_panel(runs)
-    figures.difference_panel(compared, 2.1)
+    figures.pareto_figure(runs, compared, 2.1)
     sizes = vt.parameters_of(triples.index.unique("method"))
     figures.ablation_figure(triples, sizes, "(4, 2, 2)", runs[runs["method"] == "lora"])
     text = vt.ablation_text(triples, rt.comparison(triples, "(4, 2, 2)"))
-    return scores, runs, compared, triples, text + vt.comparison_text(compared) + rt.tuning_text(vt.rates(records))
+    return scores, runs, compared, triples, text + vt.comparison_text(compared) + vt.rates_text(vt.rates(records))
 
 
 def test_nothing_recorded_is_a_gap_everywhere(tmp_path):
@@ -166,7 +165,7 @@ def test_tables_of_a_study_that_is_complete(tmp_path):
     assert set(runs["method"]) == {"lora", "tucker", "probe", "full"} and len(runs) == 40  # the ablation is no budget
     assert set(vt.rates(records)["grid"]) == {"closed"} and vt.rates(records).shape[0] == 6
     assert len(rt.comparison(scores, "probe")) == 9  # the probe stands under every budget
-    wins = vt.who_wins(compared).split("\n")
+    wins = vt.who_wins(compared).replace("\n    ", " ").split("\n")
     assert wins[0] == "above LoRA: Tucker-LoRA at r = 1; Tucker-LoRA at r = 4; Tucker-LoRA at r = 16" and wins[1] == "below LoRA: none"
     printed = vt.printed_text(records).split("\n")
     assert printed[0].split() == ["Tucker-LoRA", "5,002", "parameters", "35.00", "%", "(5", "seeds)"]

@@ -15,7 +15,7 @@ from companion.book.vision_tables import KINDS, level, levels
 from companion.gradients import GradientSpectrum
 from companion.study_tables import mean_and_half
 
-__all__ = ["ablation_figure", "difference_panel", "kept_figure", "modes_figure", "pareto_panel"]
+__all__ = ["ablation_figure", "difference_panel", "kept_figure", "modes_figure", "pareto_figure", "pareto_panel"]
 
 LOOK = {
     "lora": (BLUE, "o"), "tucker": (VERMILLION, "s"), "tucker-qkv": (ORANGE, "D"), "tucker-layers": (PURPLE, "^"),
@@ -58,6 +58,17 @@ def kept_figure(parameters: Sequence[float], kept: Mapping[str, Sequence[float]]
     return ax
 
 
+def pareto_figure(runs: pd.DataFrame, table: pd.DataFrame, printed: float) -> Figure:
+    """`pareto_panel` and `difference_panel` side by side, with one legend below."""
+    fig, axes = plt.subplots(1, 2, figsize=(9.6, 4.6))
+    pareto_panel(runs, axes[0])
+    difference_panel(table, printed, axes[1])
+    found = {name: handle for ax in axes for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+    if found:
+        fig.legend(found.values(), found, loc="outside lower center", ncols=4)
+    return fig
+
+
 def pareto_panel(runs: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Accuracy against parameters: every run a small point, means with 95 % intervals, the anchors as lines."""
     ax = ax or plt.subplots()[1]
@@ -78,7 +89,6 @@ def pareto_panel(runs: pd.DataFrame, ax: Axes | None = None) -> Axes:
         found = np.array([(group["parameters"].mean(), *mean_and_half(group["score"])) for group in groups])
         ax.errorbar(*found.T[:2], yerr=np.nan_to_num(found[:, 2]), color=colour, marker=mark, ms=6, lw=1.4, capsize=3, label=KINDS[method])
     ax.set(xscale="log", xlabel="parameters of the adapter", ylabel="accuracy on the test images, %")
-    ax.legend(fontsize=8.5)
     return ax
 
 
@@ -101,7 +111,6 @@ def difference_panel(table: pd.DataFrame, printed: float, ax: Axes | None = None
                 ax.plot(place + shift, row["difference"], mark, color=colour, ms=6)
     ax.set_xticks(range(len(budgets)), budgets)
     ax.set(xlabel="budget, as the rank of uniform LoRA", ylabel="points above LoRA", xlim=(-0.5, len(budgets) - 0.5))
-    ax.legend(fontsize=8.5)
     return ax
 
 

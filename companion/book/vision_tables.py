@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.resources import files
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from companion import matched_adapters, tucker
-from companion.book.record_tables import in_words, open_grids, tuning
+from companion.book.record_tables import in_words, open_grids, tuning, tuning_text
 from companion.data import load_model
 from companion.matched_adapters import Place, trained_parameters, with_adapter
 from companion.statistics import compare
@@ -26,7 +27,7 @@ __all__ = [
     "ANCHORS", "BUDGETS", "KINDS", "P2_RANKS", "PRINTED", "ablation_scores", "ablation_text", "adapter_sizes",
     "best_means", "budget_scores", "comparison_text", "differences_of_ranks", "differences_together", "frontier",
     "gradient_tensors", "kept_by_lora", "kept_by_tucker", "level", "levels", "loss_difference_text", "open_rates",
-    "parameters_of", "pretraining", "printed_text", "rank_counts", "rates", "rows_of", "rows_shuffled", "runs",
+    "parameters_of", "pretraining", "printed_text", "rank_counts", "rates", "rates_text", "rows_of", "rows_shuffled", "runs",
     "runs_text", "vit_parameters", "who_wins",
 ]  # fmt: skip
 
@@ -313,6 +314,15 @@ def comparison_text(table: pd.DataFrame, reference: str = "lora") -> str:
     return "\n".join(lines) or f"Nothing shares two seeds with {KINDS[reference]} yet."
 
 
+def rates_text(table: pd.DataFrame) -> str:
+    """Tuning scores as they are printed, those without a budget below the others."""
+    if table.empty:
+        return tuning_text(table)
+    free = table.index.get_level_values("budget") == "none"
+    parts = (table[~free], table[free])
+    return "\n\n".join(tuning_text(part.dropna(axis="columns", how="all")) for part in parts if len(part))
+
+
 def who_wins(table: pd.DataFrame, reference: str = "lora") -> str:
     """A comparison in four lines: who is above, below, the same as the reference, and who cannot be told apart from it."""
     groups: dict[str, list[str]] = {"above": [], "below": [], "the same as": [], "not told apart from": []}
@@ -321,7 +331,8 @@ def who_wins(table: pd.DataFrame, reference: str = "lora") -> str:
             words = in_words(table.loc[(budget, method)], "")
             group = next(group for group in groups if words.startswith(group))
             groups[group].append(f"{KINDS[method]} at {budget}")
-    return "\n".join(f"{group} {KINDS[reference]}: {'; '.join(found) or 'none'}" for group, found in groups.items())
+    lines = (f"{group} {KINDS[reference]}: {'; '.join(found) or 'none'}" for group, found in groups.items())
+    return "\n".join(textwrap.fill(line, 78, subsequent_indent="    ") for line in lines)
 
 
 def ablation_text(scores: pd.Series, table: pd.DataFrame) -> str:
