@@ -8,7 +8,8 @@ rounding.
 
 import numpy as np
 
-NODES, WEIGHTS = (np.polynomial.legendre.leggauss(12)[i] * 0.5 + 0.5 * (i == 0) for i in (0, 1))  # on (0, 1)
+_nodes, _weights = np.polynomial.legendre.leggauss(12)
+NODES, WEIGHTS = (_nodes + 1) / 2, _weights / 2  # on (0, 1)
 PANEL = 0.5
 END = 40.0  # of z: the share is 1 to rounding
 SMALL = 1e-9  # of the shortest factor, and of the strength: so far a core from 0 grows in proportion to the time

@@ -13,7 +13,9 @@ from scipy import optimize, stats
 
 from companion import _validate
 
-__all__ = ["Comparison", "Interval", "compare", "equivalence", "hierarchical_bootstrap", "holm", "minimum_detectable_effect", "paired_power"]
+__all__ = [
+    "Comparison", "Interval", "compare", "equivalence", "hierarchical_bootstrap", "holm", "minimum_detectable_effect", "paired_power",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

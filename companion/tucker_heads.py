@@ -36,6 +36,11 @@ class HeadShape:
     def modes(self) -> tuple[int, int, int]:
         return self.heads, self.head_dim, self.d_model
 
+    def as_tensor(self, matrices: Tensor) -> Tensor:
+        """(..., out, in) as (..., heads, head_dim, d_model)."""
+        rows = matrices.mT if self.on_input else matrices
+        return rows.reshape(*rows.shape[:-2], *self.modes)
+
 
 def head_shape(model: nn.Module, name: str, num_heads: NumHeads = "auto") -> HeadShape:
     """Dimensions of the module `name` of `model`; TypeError or ValueError if it is not a projection with heads."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from companion.gradients import GradientSpectrum, MeanGradient, spectrum_of
 from companion.rank_rules import make_rule
 from companion.spectral_lora import Rule
-from companion.tucker_heads import HeadShape, NumHeads, head_shape
+from companion.tucker_heads import NumHeads, head_shape
 
 __all__ = ["gradient_mode_spectra", "ranks_within", "tucker_rank_pattern"]
 
@@ -191,16 +191,10 @@ def gradient_mode_spectra(
     found = {}
     for name, gradient in gradients.items():
         shape = head_shape(model, name, num_heads)
-        mean, flipped = _as_tensor(gradient.mean, shape), _as_tensor(gradient.flipped, shape)
+        mean, flipped = shape.as_tensor(gradient.mean), shape.as_tensor(gradient.flipped)
         unfolded = ((_unfold(mean, mode), _unfold(flipped, mode)) for mode in (-3, -2, -1))
         found[name] = tuple(spectrum_of(MeanGradient(total, flips, gradient.n_examples)) for total, flips in unfolded)
     return found
-
-
-def _as_tensor(matrices: Tensor, shape: HeadShape) -> Tensor:
-    """(..., out, in) as (..., heads, head_dim, d_model)."""
-    rows = matrices.mT if shape.on_input else matrices
-    return rows.reshape(*rows.shape[:-2], *shape.modes)
 
 
 def _unfold(tensors: Tensor, mode: int) -> Tensor:

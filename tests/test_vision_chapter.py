@@ -145,7 +145,7 @@ def test_nothing_recorded_is_a_gap_everywhere(tmp_path):
     scores, runs, compared, triples, text = drawn(records)
     assert not len(scores) + len(runs) + len(compared) + len(triples) and "No run of the ablation" in text
     assert vt.rank_counts(records, 4) == {} and vt.open_rates(records) == set() and vt.best_means(runs).empty
-    assert vt.loss_difference_text(records, 4, "tucker", "lora") == "no run yet"
+    assert vt.loss_difference_text(records, 4, "tucker", "lora") == "no two pairs of runs yet"
     assert vt.runs_text(runs) == "No final run is recorded yet."
     assert vt.printed_text(records) == "No run with the ranks of the gap criterion is recorded yet."
     assert np.isnan(vt.differences_together(scores, [("r = 1", "tucker")], "lora")).all()

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from peft import PeftModel
 from transformers import ViTConfig, ViTForImageClassification
 
-from companion import data
+from companion import data, vision_study
 from companion.cli import main
 from companion.data import load_images, make_image_dataloader
 from companion.gradients import GradientSpectrum
 from companion.matched_adapters import KINDS, Place, trained_parameters, with_adapter
-from companion.runs import read_records
+from companion.runs import key_of, read_records
 from companion.study_tables import final_scores
 from companion.tucker_counts import parameter_counts
 from companion.tucker_lora import tucker_parameters
@@ -206,6 +206,14 @@ def test_training_never_sees_tuning_images_and_all_seeds_share_them():
         split_images(IMAGES, 0, 0)
     with pytest.raises(ValueError, match="fewer than 5 images"):
         split_images(IMAGES[:12], None, 0)
+
+
+def test_a_budget_is_one_run_as_an_integer_and_as_a_float(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(vision_study, "run_tuned", lambda design, path, tasks, methods, seeds, setting, *_: asked.append(setting) or [])
+    for budgets in ((4,), (4.0,)):
+        run_vision(tmp_path / "none.jsonl", ["lora"], budgets)
+    assert key_of(asked[0]) == key_of(asked[1])
 
 
 def test_the_paper_setting_is_that_of_its_appendix():

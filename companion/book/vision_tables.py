@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from importlib.resources import files
 from itertools import product
 
@@ -16,10 +15,9 @@ from companion import matched_adapters, tucker
 from companion.book.record_tables import in_words, open_grids, tuning, tuning_text
 from companion.data import load_model
 from companion.matched_adapters import Place, trained_parameters, with_adapter
-from companion.statistics import compare
+from companion.statistics import Comparison, compare
 from companion.study_tables import of_chosen_rate, of_setting, scores_of_setting
 from companion.tucker_heads import head_shape
-from companion.tuning import TUNING_SEED
 from companion.vision_run import VISION_SETTING
 from companion.vision_study import ABLATION, BUDGETS, VISION
 
@@ -55,12 +53,7 @@ def vit_parameters(ranks: Sequence[int], dims: Sequence[int] = (12, 64, 768), ma
 
 def gradient_tensors(gradients: Mapping, model) -> dict[str, np.ndarray]:
     """First gradients as tensors (heads, head_dim, d_model), in float64."""
-    found = {}
-    for name, gradient in gradients.items():
-        shape = head_shape(model, name)
-        rows = gradient.mean.mT if shape.on_input else gradient.mean
-        found[name] = rows.reshape(shape.modes).double().cpu().numpy()
-    return found
+    return {name: head_shape(model, name).as_tensor(g.mean).double().cpu().numpy() for name, g in gradients.items()}
 
 
 def rows_shuffled(tensors: Mapping[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -81,13 +74,19 @@ def kept_by_tucker(tensors: Mapping[str, np.ndarray], ranks: Sequence[int], swee
 
 
 def adapter_sizes(gradients: Mapping, budgets: Iterable[int], classes: int = 10) -> pd.DataFrame:
-    """What PEFT counts for every kind of adapter on the small transformer, by budget; NaN where it pays for none."""
+    """What PEFT counts for every kind of adapter on the small transformer, by budget.
+
+    NaN where the budget pays for none of its kind, and for shared factors with a PEFT that cannot share.
+    """
     table = pd.DataFrame(index=[kind for kind in KINDS if kind in matched_adapters.KINDS], columns=list(budgets), dtype=float)
     for kind, budget in product(table.index, table.columns):
         place = Place(load_model("vit-cifar50", classes), int(budget))
         place.gradients = gradients
-        with suppress(ValueError):  # the smallest of its kind costs more
+        try:
             table.loc[kind, budget] = trained_parameters(with_adapter(kind, place)[0])
+        except ValueError as error:
+            if not str(error).startswith(("budget:", "share:")):
+                raise
     return table
 
 
@@ -132,7 +131,7 @@ def budget_scores(records: pd.DataFrame, task: str = "cifar100", budgets: Iterab
 
 
 def ablation_scores(records: pd.DataFrame, task: str = "cifar100", triples: Iterable[Sequence[int]] = ABLATION) -> pd.Series:
-    """Scores of Tucker-LoRA with given ranks, a "method" for each triple, in the order of their parameters."""
+    """Scores of Tucker-LoRA with given ranks, a "method" for each triple."""
     found = []
     for ranks in triples:
         setting = {**VISION_SETTING, "rank": None, "ranks": list(ranks), "task": task}
@@ -198,12 +197,11 @@ def open_rates(records: pd.DataFrame, task: str = "cifar100", triples: Iterable[
 
 
 def rank_counts(records: pd.DataFrame, budget: float, method: str = "tucker", task: str = "cifar100") -> dict[str, int]:
-    """How often which ranks were chosen at a budget, over all seeds, that of the tuning runs too."""
+    """How often which ranks were chosen at a budget, over all seeds, that of the tuning too."""
     found = of_setting(records, {**_at(budget), "task": task, "method": method})
     if found.empty:
         return {}
-    once = found[(found["config.split"] != "tuning") | (found["config.seed"] == TUNING_SEED)]
-    once = once.drop_duplicates(["config.seed", "config.split"])
+    once = found.drop_duplicates("config.seed")  # the rate has no part in the choice
     return once["metrics.ranks"].map(lambda chosen: str(tuple(chosen["r"]))).value_counts().to_dict()
 
 
@@ -215,14 +213,19 @@ def parameters_of(names: Iterable[str]) -> dict[str, int]:
 def loss_difference_text(records: pd.DataFrame, budget: float, first: str, second: str, task: str = "cifar100") -> str:
     """Paired difference of two methods' mean training losses over the seeds at a budget, with its 95 % interval."""
     found = of_chosen_rate(of_setting(records, {**_at(budget), "task": task}))
-    if found.empty:
-        return "no run yet"
-    wide = found.pivot_table("metrics.train_loss", "config.seed", "config.method", aggfunc="last").reindex(columns=[first, second])
-    pairs = wide.dropna()
-    if len(pairs) < 2:
+    result = _paired(found, "metrics.train_loss", first, second)
+    if result is None:
         return "no two pairs of runs yet"
-    result = compare(pairs[first], pairs[second])
     return f"{result.difference:+.3f} [{result.low:+.3f}, {result.high:+.3f}] ({result.n} seeds)"
+
+
+def _paired(found: pd.DataFrame, column: str, first: str, second: str) -> Comparison | None:
+    """Two methods' numbers in a column compared seed by seed; None without two pairs."""
+    if found.empty:
+        return None
+    wide = found.pivot_table(column, "config.seed", "config.method", aggfunc="last")
+    pairs = wide.reindex(columns=[first, second]).dropna()
+    return compare(pairs[first], pairs[second]) if len(pairs) > 1 else None
 
 
 def differences_together(
@@ -284,9 +287,7 @@ def printed_text(records: pd.DataFrame, task: str = "cifar100") -> str:
     for method, part in found.groupby("config.method", sort=False):
         size, score = part["metrics.parameters"].mean(), part["metrics.score"].mean()
         lines.append(f"{PRINTED[method]:12s}{size:8,.0f} parameters {score:6.2f} % ({len(part)} seeds)")
-    wide = found.pivot_table("metrics.score", "config.seed", "config.method", aggfunc="last").reindex(columns=list(PRINTED)).dropna()
-    if len(wide) > 1:
-        result = compare(wide["tucker-printed"], wide["lora-printed"])
+    if result := _paired(found, "metrics.score", *PRINTED):
         lines.append(f"difference {result.difference:+.2f} [{result.low:+.2f}, {result.high:+.2f}] ({result.n} seeds)")
     return "\n".join(lines)
 
@@ -296,7 +297,7 @@ def runs_text(runs: pd.DataFrame) -> str:
     if runs.empty:
         return "No final run is recorded yet."
     budget = runs["budget"].map(lambda b: "no budget" if pd.isna(b) else level(b))
-    order = [*sorted(set(budget) - {"no budget"}, key=lambda text: float(text.removeprefix("r = "))), "no budget"]
+    order = [*map(level, sorted(runs["budget"].dropna().unique())), "no budget"]
     table = pd.crosstab(runs["method"].map(KINDS), budget).reindex(columns=order, fill_value=0)
     return table.rename_axis(index=None, columns=None).to_string()
 
