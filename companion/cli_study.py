@@ -24,7 +24,7 @@ def add_study(commands: argparse._SubParsersAction) -> None:
     names = study.add_subparsers(dest="study", required=True, metavar="STUDY")
     glue = _add(names, "glue", "ranks for LoRA on texts (P2 section 6.3)", _GLUE, _glue)
     glue.add_argument("--tasks", nargs="+", metavar="TASK", help="GLUE tasks or folders of Parquet files (default: all eight)")
-    glue.add_argument("--methods", nargs="+", metavar="METHOD", help="parameter after a colon, as in energy:0.9")
+    glue.add_argument("--methods", nargs="+", metavar="METHOD", help="parameter after a colon, as in energy:0.9 or threshold:mrpc")
     glue.add_argument("--target-modules", nargs="+", dest="targets", metavar="NAME", help="name endings or all-linear")
     vision = _add(names, "vision", "adapters of several kinds within one budget, on images (P2 section 6.4)", _VISION, _vision)
     vision.add_argument("--methods", nargs="+", metavar="METHOD", help="kinds of adapters, probe and full")

@@ -6,18 +6,20 @@ the *training* split, and the official validation split read once, by the final 
 
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel
 
 from companion import data
 from companion.finetune import evaluate, finetune, warm_up_head
-from companion.methods import RANKS, Problem, adapt
+from companion.methods import RANKS, Problem, adapt, budget_constant
 from companion.metrics import score
 from companion.runs import latest, parse, provenance
 
-__all__ = ["PAPER", "SETTING", "run", "split"]
+__all__ = ["PAPER", "SETTING", "threshold_constant", "run", "split"]
 
 # peft 0.21 reads a name that transformers 5.23 deprecates; a reader can do nothing about it
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
@@ -74,16 +76,11 @@ def run(config: Mapping[str, object], records: Path | None = None) -> dict:
     KeyError
         A setting that is missing.
     """
-    task, tokenizer = data.task_of(config["task"]), data.load_tokenizer(config["model"])
     frame = data.load_task(config["task"])
     train, tuning = split(frame, config["examples"], config["seed"])
     test = tuning if config["split"] == "tuning" else data.load_task(config["task"], "validation")
-    model = data.load_model(config["model"], task.n_labels, config["seed"])
+    model, loader = _model(config), _loader(config)
     source = provenance(frame, model)
-
-    def loader(rows: pd.DataFrame, seed: int | None = None):
-        return data.make_dataloader(rows, tokenizer, config["batch_size"], config["max_length"], seed)
-
     start = time.perf_counter()
     ranks: dict[str, int] = {}
     result: dict = {"train_loss": None}
@@ -91,11 +88,8 @@ def run(config: Mapping[str, object], records: Path | None = None) -> dict:
         warm_up_head(model, loader(train))
         chosen = time.perf_counter()
     else:
-        count = min(config["calibration"], len(train) // 2)
-        if config["head"] == "warm":  # on other examples than the gradient's, see `warm_up_head`
-            warm_up_head(model, loader(train[count : 2 * count]))
         batches = loader(train, config["seed"])
-        adapted = adapt(config["method"], _problem(config, model, loader(train[:count]), len(batches)))
+        adapted = adapt(config["method"], _problem(config, model, train, len(batches)))
         chosen = time.perf_counter()
         if twin := _twin(config, adapted.ranks, records):
             return {"same_as": twin["key"], "metrics": twin["metrics"] | {"choosing": round(chosen - start, 2)}, **source}
@@ -129,10 +123,54 @@ def _twin(config: Mapping[str, object], ranks: Mapping[str, int] | None, records
     return None
 
 
-def _problem(config: Mapping[str, object], model, calibration, steps_per_epoch: int) -> Problem:
+def threshold_constant(task: str | Path, setting: Mapping[str, object] = SETTING, seed: int = 0) -> float:
+    """C' of P2 eq. 7, for which P2 gives no value, from one task: the largest with which the rule spends the budget.
+
+    Parameters
+    ----------
+    task : str or Path
+        The task to calibrate on; a result on the same task is no evidence for the rule.
+    setting : mapping
+        As for `run`.
+    seed : int
+        Draws the examples and the fresh head.
+
+    Returns
+    -------
+    float
+        To be frozen on other tasks, as ``threshold:C'``; see `companion.methods.budget_constant`.
+
+    Raises
+    ------
+    ValueError
+        As for `companion.data.load_task`, `companion.gradients.gradient_spectra` and `companion.methods.budget_constant`.
+    """
+    config = {**setting, "task": task, "seed": seed}
+    train, _ = split(data.load_task(task), config["examples"], seed)
+    return budget_constant(_problem(config, _model(config), train, steps_per_epoch=1))
+
+
+def _model(config: Mapping[str, object]) -> PreTrainedModel:
+    return data.load_model(config["model"], data.task_of(config["task"]).n_labels, config["seed"])
+
+
+def _loader(config: Mapping[str, object]) -> Callable[..., DataLoader]:
+    tokenizer = data.load_tokenizer(config["model"])
+
+    def loader(rows: pd.DataFrame, seed: int | None = None) -> DataLoader:
+        return data.make_dataloader(rows, tokenizer, config["batch_size"], config["max_length"], seed)
+
+    return loader
+
+
+def _problem(config: Mapping[str, object], model: PreTrainedModel, train: pd.DataFrame, steps_per_epoch: int) -> Problem:
+    """What a method may look at; the head is warmed up, where it is, on other examples than the gradient's."""
+    loader, count = _loader(config), min(config["calibration"], len(train) // 2)
+    if config["head"] == "warm":
+        warm_up_head(model, loader(train[count : 2 * count]))
     return Problem(
         model,
-        calibration,
+        loader(train[:count]),
         rank=config["rank"],
         steps=steps_per_epoch * config["epochs"],
         targets=config["targets"],

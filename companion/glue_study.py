@@ -6,7 +6,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from companion.glue_run import SETTING, run
+from companion.glue_run import SETTING, threshold_constant, run
 from companion.methods import METHODS
 from companion.metrics import METRICS
 from companion.study import Outcome
@@ -41,7 +41,8 @@ def run_glue(
     path : Path
         Records, appended to.
     tasks, methods
-        In the order of their value; a method's parameter follows a colon (``"energy:0.9"``).
+        In the order of their value; a method's parameter follows a colon (``"energy:0.9"``). For C' of ``"threshold"``
+        that may be a task: ``"threshold:mrpc"`` computes `companion.glue_run.threshold_constant` of it, to six digits.
     seeds : iterable of int
         Of the final runs.
     setting : mapping
@@ -57,6 +58,23 @@ def run_glue(
     Raises
     ------
     ValueError
-        An unknown method, before anything is run.
+        An unknown method, ``"threshold"`` without a constant or calibrated on one of `tasks`, before anything is run.
     """
-    return run_tuned(GLUE, path, tasks, methods, seeds, setting, minutes, workers)
+    frozen = [_with_constant(method, tasks, setting) for method in methods]
+    return run_tuned(GLUE, path, tasks, frozen, seeds, setting, minutes, workers)
+
+
+def _with_constant(method: str, tasks: Sequence[str], setting: Mapping[str, object]) -> str:
+    """Put a number for the task in ``"threshold:TASK"``; other methods stay as they are."""
+    name, _, source = method.partition(":")
+    if name != "threshold":
+        return method
+    if not source:
+        raise ValueError(f"methods: got {method!r}; accepted: 'threshold:TASK', calibrated on that task, or 'threshold:NUMBER'")
+    try:
+        float(source)
+    except ValueError:
+        if source in map(str, tasks):
+            raise ValueError(f"methods: got {method!r}; accepted: a task to calibrate on that is not judged") from None
+        return f"{name}:{threshold_constant(source, setting):.6g}"
+    return method

@@ -85,8 +85,12 @@ class Design:
         name, _, parameter = method.partition(":")
         if name not in self.methods:
             raise ValueError(f"methods: got {method!r}; accepted: {', '.join(self.methods)}")
+        try:
+            value = float(parameter) if parameter else None
+        except ValueError:
+            raise ValueError(f"methods: got {method!r}; accepted: a number after the colon") from None
         return {
-            **setting, "task": task, "method": name, "parameter": float(parameter) if parameter else None,
+            **setting, "task": task, "method": name, "parameter": value,
             "learning_rate": rate, "seed": seed, "split": split,
         }  # fmt: skip
 
@@ -182,8 +186,8 @@ def further_runs(
 
 
 def _label(config: Mapping[str, object]) -> str:
-    """Name of the method with its parameter, as `run_tuned` takes it."""
-    return config["method"] if config["parameter"] is None else f"{config['method']}:{config['parameter']:g}"
+    """Name of the method with its parameter, the same for 0.9 and 0.90."""
+    return config["method"] if config["parameter"] is None else f"{config['method']}:{config['parameter']:.12g}"
 
 
 def final_runs(
@@ -213,13 +217,13 @@ def final_runs(
     ValueError
         An unknown method.
     """
-    fixed = {(t, m): given[0] for t in tasks for m in methods for given in [design.rates_of(m)] if len(given) == 1}
-    known = fixed | dict(rates)
-    return [
-        design.config(setting, c["task"], c["method"], known[c["task"], c["method"]], c["seed"], design.final_split)
-        for c in grid(seed=list(seeds), task=tasks, method=methods)
-        if (c["task"], c["method"]) in known
-    ]
+    runs = []
+    for c in grid(seed=list(seeds), task=tasks, method=methods):
+        config = design.config(setting, c["task"], c["method"], None, c["seed"], design.final_split)
+        begun, pair = design.rates_of(config["method"]), (c["task"], _label(config))
+        if pair in rates or len(begun) == 1:
+            runs.append(config | {"learning_rate": rates.get(pair, begun[0])})
+    return runs
 
 
 def run_tuned(

@@ -8,7 +8,7 @@ import pytest
 
 from companion import data, glue_study, tuning
 from companion.cli import main
-from companion.glue_run import PAPER, SETTING, run, split
+from companion.glue_run import PAPER, SETTING, threshold_constant, run, split
 from companion.glue_study import GLUE, run_glue
 from companion.metrics import METRICS
 from companion.runs import key_of
@@ -149,6 +149,29 @@ def test_a_misspelt_method_is_found_before_any_work(tmp_path):
     with pytest.raises(ValueError, match="methods: got 'gaps'; accepted: probe, uniform"):
         run_glue(tmp_path / "x.jsonl", ["rte"], ["gaps"])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_parameter_counts_as_a_number_however_it_is_written():
+    methods = ["energy:0.90", "threshold:0.000012345678"]
+    rates = {("rte", "energy:0.9"): 1e-3, ("rte", "threshold:1.2345678e-05"): 2e-3}
+    runs = final_runs(GLUE, ["rte"], methods, [0], rates, SETTING)
+    assert [(c["parameter"], c["learning_rate"]) for c in runs] == [(0.9, 1e-3), (1.2345678e-5, 2e-3)]
+    with pytest.raises(ValueError, match="methods: got 'energy:most'; accepted: a number after the colon"):
+        tuning_runs(GLUE, ["rte"], ["energy:most"], SETTING)
+
+
+def test_the_threshold_is_calibrated_on_another_task_and_frozen(small, tmp_path, monkeypatch):
+    path = tmp_path / "r.jsonl"
+    for method in ("threshold", "threshold:stsb-mini"):
+        with pytest.raises(ValueError, match="methods: got 'threshold"):
+            run_glue(path, ["stsb-mini"], [method], setting=small)
+    assert not path.exists()
+    monkeypatch.setitem(glue_study.LEARNING_RATES, "others", (1e-3,))
+    constant = threshold_constant("qnli-mini", small)
+    assert constant > 0 and constant == threshold_constant("qnli-mini", small) != threshold_constant("stsb-mini", small)
+    run_glue(path, ["stsb-mini"], ["threshold:qnli-mini"], [0], small)
+    (record,) = read_records(path).to_dict("records")
+    assert record["config.parameter"] == float(f"{constant:.6g}") and record["config.task"] == "stsb-mini"
 
 
 def test_the_paper_setting_is_that_of_its_appendix():
