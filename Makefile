@@ -149,13 +149,15 @@ NOTEBOOK_ENVIRONMENT := COMPANION_CHECKOUT="$(CURDIR)" PYTHONHASHSEED=0 BOOK_MOD
 NBVAL := --nbval-lax --nbval-current-env --nbval-sanitize-with nbval_sanitize.cfg --nbval-cell-timeout 300 \
   -n 2 --dist loadscope
 
-# The notebooks run in an empty folder and import the wheel; two kernels at a time, one thread each.
+# The notebooks run in an empty folder and import the wheel; two kernels at a time, one thread each. What they gave is what
+# `make book` would compute, so it is kept for it.
 test-notebooks: build/.wheel ## the second half of make test
 	@test -n "$(wildcard $(NOTEBOOKS))" || { echo "there are no notebooks in book/: run 'make notebooks'" >&2; exit 1; }
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
-	cp $(NOTEBOOKS) tests/installed/test_*.py tests/installed/nbval_sanitize.cfg "$$folder"; \
-	cd "$$folder"; export $(NOTEBOOK_ENVIRONMENT) PYTHONPATH="$(CURDIR)/build/wheel-site"; \
-	"$(CURDIR)/$(PY)" -m pytest . --rootdir . -p no:cacheprovider $(NBVAL)
+	cp $(NOTEBOOKS) tests/installed/*.py tests/installed/nbval_sanitize.cfg "$$folder"; \
+	(cd "$$folder"; export $(NOTEBOOK_ENVIRONMENT) KEPT_NOTEBOOKS="$$folder/kept" PYTHONPATH="$(CURDIR)/build/wheel-site"; \
+	"$(CURDIR)/$(PY)" -m pytest . --rootdir . -p no:cacheprovider -p keep_notebooks $(NBVAL)); \
+	$(PY) -m companion.book.notebooks execute --executed "$$folder/kept" --to _build/executed-light > /dev/null
 
 # Colab's versions in an environment of their own; the package gets there as it does on Colab, by the first cell.
 .venv-colab/.installed: tests/colab/requirements.txt

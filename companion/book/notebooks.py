@@ -102,6 +102,10 @@ def execute(source: Path) -> NotebookNode:
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             raise ChapterError(f"{source}: {ANSI_COLOUR.sub('', str(error))}") from error
     nb.metadata["language_info"] = dict(LANGUAGE_INFO)
+    return _compacted(nb)
+
+
+def _compacted(nb: NotebookNode) -> NotebookNode:
     for data in (output.data for cell in nb.cells for output in cell.get("outputs", []) if "data" in output):
         if SVG in data:
             data[SVG] = compact(data[SVG])
@@ -161,7 +165,7 @@ def build(sources: Sequence[Path], target: Path, executed: Path | None = None) -
     target : Path
         Folder of the notebooks.
     executed : Path, optional
-        Folder of notebooks that `execute` made; one whose cells equal the source is used instead of a new run.
+        Folder of notebooks that `execute` or the tests ran; one whose cells equal the source is used instead of a new run.
 
     Returns
     -------
@@ -188,7 +192,7 @@ def build(sources: Sequence[Path], target: Path, executed: Path | None = None) -
 
 def _matching(notebook: Path, source: Path) -> NotebookNode | None:
     nb = read_notebook(notebook) if notebook.exists() else None
-    return nb if nb is not None and cell_keys(nb) == cell_keys(read_source(source)) else None
+    return _compacted(nb) if nb is not None and cell_keys(nb) == cell_keys(read_source(source)) else None
 
 
 def check(sources: Sequence[Path], target: Path) -> list[str]:
@@ -284,9 +288,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "check":
             problems = check(sources, book)
         elif options.command == "execute":
-            problems = build(sources, Path(options.to))
+            problems = build(sources, Path(options.to), options.executed)
         else:
-            problems = build(sources, book, Path(options.executed) if options.executed else None)
+            problems = build(sources, book, options.executed)
     except ChapterError as error:
         problems = [str(error)]
     for problem in problems:
@@ -309,8 +313,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("chapters", nargs="*", metavar="CHAPTER")
         if name == "execute":
             command.add_argument("--to", required=True, metavar="DIR")
-        if name == "build":
-            command.add_argument("--executed", metavar="DIR", help="take notebooks from here where the cells agree")
+        if name in ("build", "execute"):
+            command.add_argument("--executed", metavar="DIR", type=Path, help="take notebooks from here where the cells agree")
     commands.add_parser("stamp", help="renew badge and first cell of every notebook of the book, running nothing")
     command = commands.add_parser("import", help="bring an edited notebook back to its source")
     command.add_argument("notebook")
