@@ -164,6 +164,11 @@ def failed_records(path: Path) -> list[dict]:
     return [record for record in latest(parse(path)[0]).values() if is_failed(record)]
 
 
+def label_of(method: str, parameter: float | None) -> str:
+    """Name of a method with its parameter after a colon, the same for 0.9 and 0.90."""
+    return method if parameter is None or parameter != parameter else f"{method}:{parameter:.12g}"  # NaN: none, in a table
+
+
 def key_of(config: dict) -> str:
     """A short name of a configuration that depends on nothing but its content."""
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from companion.runs import label_of
 from companion.statistics import compare, equivalence, hierarchical_bootstrap, holm, minimum_detectable_effect
 
 __all__ = [
@@ -69,7 +70,8 @@ def of_chosen_rate(records: pd.DataFrame) -> pd.DataFrame:
 
 def _method_labels(records: pd.DataFrame) -> pd.Series:
     """Method of every run, its parameter after a colon."""
-    return records["config.method"] + records["config.parameter"].map(lambda value: "" if pd.isna(value) else f":{value:g}")
+    labels = map(label_of, records["config.method"], records["config.parameter"])
+    return pd.Series(labels, records.index, dtype=object)
 
 
 def scores_of_setting(records: pd.DataFrame, setting: Mapping[str, object]) -> pd.Series:

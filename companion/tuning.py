@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from companion.runs import failed_records, key_of, read_records
+from companion.runs import failed_records, key_of, label_of, read_records
 from companion.study import Outcome, grid, run_study
 
 __all__ = ["Design", "chosen_rates", "final_runs", "further_runs", "run_tuned", "tuning_runs"]
@@ -186,8 +186,7 @@ def further_runs(
 
 
 def _label(config: Mapping[str, object]) -> str:
-    """Name of the method with its parameter, the same for 0.9 and 0.90."""
-    return config["method"] if config["parameter"] is None else f"{config['method']}:{config['parameter']:.12g}"
+    return label_of(config["method"], config["parameter"])
 
 
 def final_runs(

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from companion import data
-from companion.book import checks, record_tables as rt, vision_figures as figures, vision_tables as vt
+from companion.book import checks, record_tables as rt, vision_budgets as vb, vision_figures as figures, vision_tables as vt
 from companion.gradients import mean_gradients
 from companion.matched_adapters import Place
 from companion.runs import append_record
@@ -36,8 +36,8 @@ def test_tucker_keeps_no_more_than_lora_of_its_third_rank_and_less_than_twice_th
     r1, r2 = draw.draw(st.integers(1, d1)), draw.draw(st.integers(1, d2))
     r3 = draw.draw(st.integers(1, min(d, r1 * r2)))
     tensors = {"a": rng.standard_normal((d1, d2, d))}
-    share = vt.kept_by_tucker(tensors, (r1, r2, r3))
-    assert share <= vt.kept_by_lora(tensors, r3) + 1e-12
+    share = vb.kept_by_tucker(tensors, (r1, r2, r3))
+    assert share <= vb.kept_by_lora(tensors, r3) + 1e-12
     cost = parameter_counts((d1, d2, d), (r1, r2, r3)).tucker
     assert cost >= d * r3 + r3**2 + 2 * np.sqrt(d * r3) - 1e-9 and 2 * d * r3 < 2 * cost
 
@@ -47,7 +47,7 @@ def test_tucker_keeps_no_more_than_lora_of_its_third_rank_and_less_than_twice_th
 def test_with_full_factors_on_the_heads_tucker_is_lora(seed, d1, d2, draw):
     rank = draw.draw(st.integers(1, d1 * d2))
     tensors = {"a": np.random.default_rng(seed).standard_normal((d1, d2, d1 * d2))}
-    assert vt.kept_by_tucker(tensors, (d1, d2, rank)) == pytest.approx(vt.kept_by_lora(tensors, rank))
+    assert vb.kept_by_tucker(tensors, (d1, d2, rank)) == pytest.approx(vb.kept_by_lora(tensors, rank))
     cost = parameter_counts((d1, d2, d1 * d2), (d1, d2, rank)).tucker
     assert cost == d1**2 + d2**2 + 2 * d1 * d2 * rank
 
@@ -56,9 +56,9 @@ def test_what_is_kept_of_a_planted_tensor_and_of_its_shuffle():
     rng = np.random.default_rng(0)
     factors = [np.linalg.qr(rng.standard_normal((d, r)))[0] for d, r in ((4, 1), (6, 2), (24, 2))]
     tensors = {"a": Tucker(rng.standard_normal((1, 2, 2)), factors).to_tensor()}
-    shuffled = vt.rows_shuffled(tensors, rng)
-    assert vt.kept_by_tucker(tensors, (1, 2, 2)) == pytest.approx(1) == vt.kept_by_lora(tensors, 2)
-    assert vt.kept_by_lora(shuffled, 2) == pytest.approx(1) and vt.kept_by_tucker(shuffled, (1, 2, 2)) < 0.95
+    shuffled = vb.rows_shuffled(tensors, rng)
+    assert vb.kept_by_tucker(tensors, (1, 2, 2)) == pytest.approx(1) == vb.kept_by_lora(tensors, 2)
+    assert vb.kept_by_lora(shuffled, 2) == pytest.approx(1) and vb.kept_by_tucker(shuffled, (1, 2, 2)) < 0.95
     assert sorted(shuffled["a"].ravel()) == sorted(tensors["a"].ravel())
 
 
@@ -67,18 +67,18 @@ def test_gradients_as_tensors_have_heads_first_on_either_side():
     frame = data.load_images("fashion-mnist-mini", classes=[0, 1, 2]).iloc[:12]
     place = Place(model, batches=data.make_image_dataloader(frame))
     gradients = mean_gradients(model, place.batches, list(place.modules)[:4], flips=0)
-    tensors, spectra = vt.gradient_tensors(gradients, model), gradient_mode_spectra(gradients, model)
+    tensors, spectra = vb.gradient_tensors(gradients, model), gradient_mode_spectra(gradients, model)
     for name, tensor in tensors.items():
         assert tensor.shape == (6, 32, 192)
         for mode in range(3):
             values = np.linalg.svd(np.moveaxis(tensor, mode, 0).reshape(tensor.shape[mode], -1), compute_uv=False)
             assert spectra[name][mode].singular_values == pytest.approx(values)
-    sizes = vt.adapter_sizes(gradients, [9216], classes=3)
+    sizes = vb.adapter_sizes(gradients, [9216], classes=3)
     assert sizes.loc["lora", 9216] == 9216 and np.isnan(sizes.loc["loha", 9216]) and (sizes.drop("loha") <= 9216).all().all()
 
 
 def test_parameters_of_vit_b_16():
-    assert vt.vit_parameters((4, 2, 2)) == 82_944
+    assert vb.vit_parameters((4, 2, 2)) == 82_944
     assert vt.parameters_of(["(4, 2, 2)"]) == {"(4, 2, 2)": 24 * (16 + 4 * 6 + 2 * 32 + 2 * 192)}
 
 

@@ -1,4 +1,4 @@
-"""Numbers and tables of the chapter *Tucker-LoRA on CIFAR-100*: what a budget can keep, and the study's records."""
+"""Tables and words of the chapter *Tucker-LoRA on CIFAR-100* that follow from the study's records."""
 
 from __future__ import annotations
 
@@ -6,27 +6,23 @@ import json
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
-from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from companion import matched_adapters, tucker
 from companion.book.record_tables import in_words, open_grids, tuning, tuning_text
-from companion.data import load_model
-from companion.matched_adapters import Place, trained_parameters, with_adapter
+from companion.book.vision_budgets import vit_parameters
 from companion.statistics import Comparison, compare
 from companion.study_tables import of_chosen_rate, of_setting, scores_of_setting
-from companion.tucker_heads import head_shape
 from companion.vision_run import VISION_SETTING
 from companion.vision_study import ABLATION, BUDGETS, VISION
 
 __all__ = [
-    "ANCHORS", "BUDGETS", "KINDS", "P2_RANKS", "PRINTED", "ablation_scores", "ablation_text", "adapter_sizes",
-    "best_means", "budget_scores", "comparison_text", "differences_of_ranks", "differences_together", "frontier",
-    "gradient_tensors", "kept_by_lora", "kept_by_tucker", "level", "levels", "loss_difference_text", "open_rates",
-    "parameters_of", "pretraining", "printed_text", "rank_counts", "rates", "rates_text", "rows_of", "rows_shuffled", "runs",
-    "runs_text", "vit_parameters", "who_wins",
+    "ANCHORS", "BUDGETS", "KINDS", "P2_RANKS", "PRINTED", "ablation_scores", "ablation_text", "best_means", "budget_scores",
+    "comparison_text", "differences_of_ranks", "differences_together", "frontier", "level", "levels", "loss_difference_text",
+    "open_rates", "parameters_of", "pretraining", "printed_text", "rank_counts", "rates", "rates_text", "rows_of", "runs",
+    "runs_text", "who_wins",
 ]  # fmt: skip
 
 KINDS = {
@@ -41,53 +37,6 @@ PRINTED = {"tucker-printed": "Tucker-LoRA", "lora-printed": "LoRA"}
 
 P2_RANKS = (4, 2, 2)
 LEAST_SEEDS = 3  # to enter a claim
-
-
-# --- What a budget can keep -------------------------------------------------------------------------------------------
-
-
-def vit_parameters(ranks: Sequence[int], dims: Sequence[int] = (12, 64, 768), matrices: int = 48) -> int:
-    """Parameters of Tucker-LoRA on the query, key, value and output matrices of ViT-B/16, all with these ranks."""
-    return matrices * tucker.parameter_counts(dims, ranks).tucker
-
-
-def gradient_tensors(gradients: Mapping, model) -> dict[str, np.ndarray]:
-    """First gradients as tensors (heads, head_dim, d_model), in float64."""
-    return {name: head_shape(model, name).as_tensor(g.mean).double().cpu().numpy() for name, g in gradients.items()}
-
-
-def rows_shuffled(tensors: Mapping[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """The same matrices with their rows dealt anew to heads and places: the same singular values, other tensors."""
-    return {name: rng.permutation(t.reshape(-1, t.shape[2])).reshape(t.shape) for name, t in tensors.items()}
-
-
-def kept_by_lora(tensors: Mapping[str, np.ndarray], rank: int) -> float:
-    """Share of the energy that the best matrices of this rank keep, mean over the tensors."""
-    energies = (np.linalg.svd(t.reshape(-1, t.shape[2]), compute_uv=False) ** 2 for t in tensors.values())
-    return float(np.mean([energy[:rank].sum() / energy.sum() for energy in energies]))
-
-
-def kept_by_tucker(tensors: Mapping[str, np.ndarray], ranks: Sequence[int], sweeps: int = 5) -> float:
-    """Share of the energy that a Tucker decomposition keeps (HOSVD and some sweeps of HOOI), mean over the tensors."""
-    cores = ((tucker.hosvd(t, ranks, sweeps).core, t) for t in tensors.values())
-    return float(np.mean([np.sum(core**2) / np.sum(t**2) for core, t in cores]))
-
-
-def adapter_sizes(gradients: Mapping, budgets: Iterable[int], classes: int = 10) -> pd.DataFrame:
-    """What PEFT counts for every kind of adapter on the small transformer, by budget.
-
-    NaN where the budget pays for none of its kind, and for shared factors with a PEFT that cannot share.
-    """
-    table = pd.DataFrame(index=[kind for kind in KINDS if kind in matched_adapters.KINDS], columns=list(budgets), dtype=float)
-    for kind, budget in product(table.index, table.columns):
-        place = Place(load_model("vit-cifar50", classes), int(budget))
-        place.gradients = gradients
-        try:
-            table.loc[kind, budget] = trained_parameters(with_adapter(kind, place)[0])
-        except ValueError as error:
-            if not str(error).startswith(("budget:", "share:")):
-                raise
-    return table
 
 
 # --- Records ----------------------------------------------------------------------------------------------------------
@@ -172,11 +121,16 @@ def frontier(points: pd.DataFrame) -> pd.Series:
     return ~pd.Series(better, points.index, dtype=bool)
 
 
-def rates(records: pd.DataFrame, task: str = "cifar100", budgets: Iterable[float] = BUDGETS) -> pd.DataFrame:
-    """`companion.book.record_tables.tuning` of every budget, and of what has none; rows by budget and method."""
+def rates(
+    records: pd.DataFrame, task: str = "cifar100", budgets: Iterable[float] = BUDGETS, source: str | Path = "vision"
+) -> pd.DataFrame:
+    """`companion.book.record_tables.tuning` of every budget, and of what has none; rows by budget and method.
+
+    `source` is where `records` come from: it knows the rates that diverged.
+    """
     parts = {}
     for budget in [*sorted(budgets), None]:
-        table = tuning(records, VISION, {**_at(budget), "task": task}, "vision")
+        table = tuning(records, VISION, {**_at(budget), "task": task}, source)
         if len(table):
             parts["none" if budget is None else level(budget)] = table.droplevel(0)
     if not parts:
@@ -186,12 +140,17 @@ def rates(records: pd.DataFrame, task: str = "cifar100", budgets: Iterable[float
     return joined[[*tried, "chosen", "grid"]]
 
 
-def open_rates(records: pd.DataFrame, task: str = "cifar100", triples: Iterable[Sequence[int]] = ABLATION) -> set[str]:
-    """Ranks of the ablation whose grid of learning rates is open."""
+def open_rates(
+    records: pd.DataFrame,
+    task: str = "cifar100",
+    triples: Iterable[Sequence[int]] = ABLATION,
+    source: str | Path = "vision",
+) -> set[str]:
+    """Ranks of the ablation whose grid of learning rates is open; `source` as for `rates`."""
     found = set()
     for ranks in triples:
         setting = {**VISION_SETTING, "rank": None, "ranks": list(ranks), "task": task}
-        if open_grids(tuning(records, VISION, setting, "vision")):
+        if open_grids(tuning(records, VISION, setting, source)):
             found.add(str(tuple(ranks)))
     return found
 
