@@ -12,7 +12,8 @@ from companion.runs import label_of
 from companion.statistics import compare, equivalence, hierarchical_bootstrap, holm, minimum_detectable_effect
 
 __all__ = [
-    "compare_methods", "final_scores", "mean_and_half", "of_chosen_rate", "of_setting", "overall", "score_table", "scores_of_setting",
+    "compare_methods", "final_scores", "mean_and_half", "method_labels", "of_chosen_rate", "of_setting", "overall", "score_table",
+    "scores_of_setting",
 ]  # fmt: skip
 
 
@@ -57,7 +58,7 @@ def of_chosen_rate(records: pd.DataFrame) -> pd.DataFrame:
     """
     if records.empty:
         return records
-    label, final = _method_labels(records), records["config.split"] != "tuning"
+    label, final = method_labels(records), records["config.split"] != "tuning"
     if "config.learning_rate" not in records:
         return records[final]
     tuning = records.assign(label=label)[records["config.split"] == "tuning"].sort_values("config.learning_rate")
@@ -68,8 +69,19 @@ def of_chosen_rate(records: pd.DataFrame) -> pd.DataFrame:
     return records[final & np.array(kept)]
 
 
-def _method_labels(records: pd.DataFrame) -> pd.Series:
-    """Method of every run, its parameter after a colon."""
+def method_labels(records: pd.DataFrame) -> pd.Series:
+    """Method of every run, its parameter after a colon.
+
+    Parameters
+    ----------
+    records : pandas.DataFrame
+        From `companion.study.read_records`.
+
+    Returns
+    -------
+    pandas.Series of str
+        On the index of `records`.
+    """
     labels = map(label_of, records["config.method"], records["config.parameter"])
     return pd.Series(labels, records.index, dtype=object)
 
@@ -124,7 +136,7 @@ def final_scores(records: pd.DataFrame, **setting) -> pd.Series:
     if not (records["config.split"] != "tuning").any():
         raise ValueError(f"records hold no final run with {setting or 'any setting'}")
     found = of_chosen_rate(records)
-    index = [found["config.task"], _method_labels(found), found["config.seed"]]
+    index = [found["config.task"], method_labels(found), found["config.seed"]]
     scores = pd.Series(found["metrics.score"].to_numpy(), pd.MultiIndex.from_arrays(index, names=["task", "method", "seed"]))
     if scores.index.has_duplicates:
         task, method, seed = scores.index[scores.index.duplicated()][0]

@@ -123,7 +123,7 @@ def test_nothing_recorded_is_a_gap_everywhere(tmp_path):
     empty = rt.load(tmp_path / "none.jsonl")
     assert empty.empty and rt.load("no such study").empty
     texts = everything(empty, empty)
-    assert texts[0].count("no final run yet") == 3 and "No tuning run" in texts[1] and "No method" in texts[3]
+    assert texts[0].count("no final run yet") == len(gt.PLANNED) and "No tuning run" in texts[1] and "No method" in texts[3]
     (tmp_path / "empty.jsonl").write_text("")
     assert everything(rt.load(tmp_path / "empty.jsonl"), empty) == texts
     scores = gt.final(empty)
@@ -132,6 +132,33 @@ def test_nothing_recorded_is_a_gap_everywhere(tmp_path):
     assert rt.open_grids(tuning(empty)) == set() and gt.same_ranks(empty, "rte", "floor", "permuted") == (0, 0)
     assert gs.spread_over_draws(empty, ["rte"], len).empty
     assert gt.leaderboard(empty) == (None, None) and gt.oracle_values(empty) is None
+
+
+def test_runs_that_say_only_yes_are_found_by_their_f1(tmp_path):
+    from sklearn.metrics import accuracy_score, f1_score
+
+    rng = np.random.default_rng(0)
+    labels = rng.random(400) < 0.7
+
+    def measured(answers):
+        found = {"accuracy": accuracy_score(labels, answers), "f1": f1_score(labels, answers)}
+        return {**found, "score": 50 * sum(found.values())}
+
+    yes, good = measured(np.ones(400)), measured(labels ^ (rng.random(400) < 0.1))
+    runs = [
+        glue_run("mrpc", "uniform", TUNING_SEED, split="tuning", rate=RATES[0], **good | {"score": 10.0}),
+        glue_run("mrpc", "uniform", TUNING_SEED, split="tuning", **yes),
+        glue_run("mrpc", "gap", TUNING_SEED, split="tuning", **good),
+        glue_run("mrpc", "gap", TUNING_SEED, split="tuning", rate=RATES[0], **yes | {"score": 10.0}),
+        *(glue_run("mrpc", "uniform", seed, **(yes if seed else good)) for seed in range(3)),
+        *(glue_run("mrpc", "gap", seed, **good) for seed in range(2)),
+        glue_run("stsb", "gap"),
+    ]
+    table = gt.one_answer(rt.load(written(tmp_path, runs)))
+    assert table.loc[("mrpc", "uniform")].tolist() == [3, 2, True, pytest.approx(yes["score"])]
+    assert table.loc[("mrpc", "gap")].tolist()[:3] == [2, 0, False] and np.isnan(table.loc[("mrpc", "gap"), "score"])
+    assert len(table) == 2 and gt.one_answer(rt.load(written(tmp_path, runs[-1:], "none.jsonl"))).empty
+    assert gt.one_answer(pd.DataFrame()).empty
 
 
 def test_tuning_runs_only(tuning_only):
@@ -184,7 +211,9 @@ def test_a_task_judges_ranks_only_where_lora_is_clearly_above_the_probe(tmp_path
 
 def test_two_tasks_are_compared_and_averaged(complete):
     texts = everything(complete, rt.load("none"))
-    assert "missing: " not in texts[0].split("\n")[0] and "(5)" in texts[2] and texts[2].split("\n")[0].split() == ["STS-B", "(P2)", "RTE", "(P2)", "MRPC", "(P2)"]
+    assert "missing: " not in texts[0].split("\n")[0] and "(5)" in texts[2]
+    heads = texts[2].split("\n")[0].replace("(P2)", "").split()
+    assert heads == [gt.TASKS[task] for task in gt.PLANNED]
     scores = gt.final(complete)
     table = rt.comparison(scores)
     assert rt.in_words(table.loc[("rte", "gap")]) == "above uniform"

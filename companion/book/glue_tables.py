@@ -14,12 +14,12 @@ from companion.book.record_tables import in_words
 from companion.glue_run import SETTING
 from companion.planted_benchmark import SETTING as PLANTED
 from companion.statistics import compare
-from companion.study_tables import of_chosen_rate, of_setting, scores_of_setting, score_table
+from companion.study_tables import method_labels, of_chosen_rate, of_setting, scores_of_setting, score_table
 from companion.truth_tables import alone_table, marginal_values, planted_table
 
 __all__ = [
     "METHODS", "PRINTED_NAMES", "SEEDS", "TASKS", "average", "by_budget", "comparison_text", "cost_ratio", "final",
-    "greedy", "leaderboard", "missing", "moved_ranks", "one_percent", "oracle_values", "printed_difference",
+    "greedy", "leaderboard", "missing", "moved_ranks", "one_percent", "one_answer", "oracle_values", "printed_difference",
     "same_ranks", "scores_as", "study_tasks", "table_3", "task_name",
 ]  # fmt: skip
 
@@ -33,7 +33,7 @@ METHODS = ("uniform", "gap", "floor", "permuted", "adalora", "probe")
 PRINTED_NAMES = {"gap": "SpectralLoRA", "adalora": "AdaLoRA", "uniform": "Uniform r = 8", "full": "Full FT"}
 """Rows of P2's table 3 that our methods stand beside."""
 
-PLANNED = ("stsb", "rte", "mrpc")  # tasks of the study, in the order of its queue
+PLANNED = ("stsb", "sst2", "mrpc", "rte")  # tasks of the study, in the order of its tables
 SEEDS = 5
 LEAST_SEEDS = 3  # of a task, to enter a claim
 LEAST_TASKS = 2  # of an average over tasks
@@ -107,6 +107,35 @@ def comparison_text(table: pd.DataFrame, reference: str = "uniform") -> str:
         )
         lines.append(f"{'':18s}{in_words(row, reference)}")
     return "\n".join(lines)
+
+
+def one_answer(records: pd.DataFrame, setting: Mapping[str, object] = SETTING) -> pd.DataFrame:
+    """Runs whose model answers *yes* to everything, on tasks with F1; rows by task and method.
+
+    Such a model's recall is 1 and its precision is its accuracy a, so that its F1 is 2a / (1 + a), and a run with that F1
+    (to 1e-4) is counted.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``final``: final runs at the chosen rate. ``yes``: those of them with one answer. ``chosen``: whether the tuning run
+        that chose the rate has one answer. ``score``: of the final runs with one answer, NaN without one.
+    """
+    found = of_setting(records, setting)
+    found = found[found["metrics.f1"].notna()] if "metrics.f1" in found else found.iloc[:0]
+    columns = ["final", "yes", "chosen", "score"]
+    if found.empty:
+        return pd.DataFrame(columns=columns, index=pd.MultiIndex.from_arrays([[], []], names=["task", "method"]))
+    share = found["metrics.accuracy"].astype(float)
+    found = found.assign(yes=(found["metrics.f1"].astype(float) - 2 * share / (1 + share)).abs() < 1e-4, label=method_labels(found))
+    rows = {}
+    for pair, runs in of_chosen_rate(found).groupby(["config.task", "label"]):
+        alike = (found["config.task"] == pair[0]) & (found["label"] == pair[1]) & (found["config.split"] == "tuning")
+        tuned = found[alike & found["config.learning_rate"].isin(runs["config.learning_rate"])]
+        rows[pair] = (len(runs), int(runs["yes"].sum()), bool(tuned["yes"].any()), runs["metrics.score"][runs["yes"]].mean())
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).set_index(
+        pd.MultiIndex.from_tuples(rows, names=["task", "method"])
+    )
 
 
 def same_ranks(

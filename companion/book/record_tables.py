@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from companion.runs import failed_records, key_of, label_of, read_records
-from companion.study_tables import compare_methods, of_setting
+from companion.study_tables import compare_methods, method_labels, of_setting
 from companion.tuning import Design, chosen_rates, further_runs, tuning_runs
 
 __all__ = ["comparison", "in_words", "judges", "load", "open_grids", "path_of", "tuning", "tuning_text", "within"]
@@ -42,8 +42,7 @@ def tuning(
     found = of_setting(records, {**setting, "split": "tuning"})
     if found.empty:
         return pd.DataFrame(columns=["chosen", "grid"])
-    method = list(map(label_of, found["config.method"], found["config.parameter"]))
-    rows = found.assign(task=found["config.task"], method=method, rate=found["config.learning_rate"].astype(float))
+    rows = found.assign(task=found["config.task"], method=method_labels(found), rate=found["config.learning_rate"].astype(float))
     table = rows.pivot_table("metrics.score", ["task", "method"], "rate", aggfunc="last")
     failures = failed_records(path_of(source)) if source is not None and path_of(source).is_file() else []
     for config in (record["config"] for record in failures if record["config"].get("split") == "tuning"):
