@@ -544,3 +544,16 @@ def test_wrong_instances_and_rules_get_a_hint():
         checks.glue_rule(lambda s: 2, *planted_spectra())
     with pytest.raises(AssertionError, match="mean error"):
         checks.glue_rule(lambda s: 19 if s.singular_values[1] > 1 else 18, *planted_spectra())
+
+
+def test_what_rank_is_worth_is_drawn_by_layer_and_by_matrix():
+    live_spectra, _ = planted_spectra()
+    units = sorted({name.rpartition(".")[0] for name in live_spectra})
+    for index, label in ((units, "layer"), (list(live_spectra), "matrix (layer, query or value)")):
+        worth = pd.DataFrame(np.random.default_rng(0).normal(size=(len(index), 2)), index=index)
+        shares = {rule: gt.unit_ranks(rule, live_spectra, index) for rule in ("gap", "floor")}
+        assert sum(shares["gap"].values()) == sum(gt.unit_ranks("gap", live_spectra, list(live_spectra)).values())
+        above, below = gf.worth_figure(worth, shares).axes
+        assert below.get_xlabel() == label and len(above.patches) == len(index) and len(below.lines) == 2
+        assert sum(below.lines[0].get_ydata()) == pytest.approx(100)
+    assert all(not ax.axison for ax in gf.worth_figure(None, {}).axes)

@@ -237,3 +237,31 @@ def planted_figure(planted: Mapping[str, int], found: Mapping[str, Mapping[str, 
     ax.set_xticks(place, matrix_labels(planted))
     ax.grid(axis="x", visible=False)
     return ax
+
+
+def worth_figure(worth: pd.DataFrame | None, found: Mapping[str, Mapping[str, int]]) -> Figure:
+    """What rank is worth in every unit of the measured oracle (points: seeds), and below it what rules answer there."""
+    fig, (above, below) = plt.subplots(2, 1, figsize=(8.4, 4.8), sharex=True, height_ratios=[3, 2])
+    if worth is None:
+        say_missing(above), say_missing(below)
+        return fig
+    place = np.arange(len(worth))
+    above.axhline(0, color=GREY, lw=1)
+    above.bar(place, worth.mean(axis=1), 0.7, color="#cfe0ea", label="mean")
+    for shift, seed in zip(np.linspace(-0.15, 0.15, worth.shape[1]), worth, strict=True):
+        above.plot(place + shift, worth[seed], "o", color=BLUE, ms=5, label="a seed" if seed == worth.columns[0] else None)
+    above.set(ylabel="loss at rank 0\nminus at rank 8")
+    above.legend()
+    for (rule, ranks), colour, marker in zip(found.items(), (VERMILLION, GREEN, ORANGE), "sD^", strict=False):
+        total = sum(ranks.values()) or 1
+        below.plot(place, [100 * ranks[unit] / total for unit in worth.index], marker, ls="-", lw=1, color=colour, ms=5.5, label=rule)
+    by_layer = all(unit.endswith("attention.self") for unit in worth.index)
+    names = [unit.split(".")[-3] for unit in worth.index] if by_layer else matrix_labels(worth.index)
+    below.set(xlabel="layer" if by_layer else "matrix (layer, query or value)", ylabel="share of the\nrule's ranks (%)")
+    below.set_xticks(place, names)
+    below.set_ylim(bottom=0)
+    below.legend(ncols=3)
+    for ax in (above, below):
+        ax.grid(axis="x", visible=False)
+    return fig
+

@@ -12,7 +12,9 @@ import pandas as pd
 
 from companion.book.record_tables import in_words
 from companion.glue_run import SETTING
+from companion.gradients import GradientSpectrum
 from companion.planted_benchmark import SETTING as PLANTED
+from companion.rank_rules import make_rule
 from companion.statistics import compare
 from companion.study_tables import method_labels, of_chosen_rate, of_setting, scores_of_setting, score_table
 from companion.truth_tables import alone_table, marginal_values, planted_table
@@ -20,7 +22,7 @@ from companion.truth_tables import alone_table, marginal_values, planted_table
 __all__ = [
     "METHODS", "PRINTED_NAMES", "SEEDS", "TASKS", "average", "by_budget", "comparison_text", "cost_ratio", "final",
     "greedy", "leaderboard", "missing", "moved_ranks", "one_percent", "one_answer", "oracle_values", "printed_difference",
-    "same_ranks", "scores_as", "study_tasks", "table_3", "task_name",
+    "same_ranks", "scores_as", "study_tasks", "table_3", "task_name", "unit_ranks",
 ]  # fmt: skip
 
 TASKS = {
@@ -287,6 +289,12 @@ def oracle_values(records: pd.DataFrame) -> pd.DataFrame | None:
         return marginal_values(records) if len(records) else None
     except ValueError:
         return None
+
+
+def unit_ranks(rule: str, spectra: Mapping[str, GradientSpectrum], units: Iterable[str]) -> dict[str, int]:
+    """What a rule answers for units of the oracle: for several matrices, the sum of their ranks."""
+    rank_of = make_rule(rule)
+    return {unit: sum(rank_of(s) for name, s in spectra.items() if f"{name}.".startswith(f"{unit}.")) for unit in units}
 
 
 def greedy(gains: Mapping[str, Sequence[float]], costs: Mapping[str, int], budget: int) -> tuple[dict[str, int], float]:
