@@ -123,7 +123,8 @@ def _best(gains: Mapping[str, np.ndarray], prices: Mapping[str, int], budget: in
         places = np.concatenate([np.full(gains[name].size, place) for place, name in enumerate(names)])
         order = np.argsort(-values, kind="stable")[: budget // price]
         ordered[price], owners[price] = values[order], places[order]
-    counts = _counts(ordered, budget // unit, unit)
+    everything = sum(price * values.size for price, values in ordered.items())  # a larger budget changes nothing
+    counts = _counts(ordered, min(budget, everything) // unit, unit)
     ranks = {}
     for price, names in classes.items():
         bought = np.bincount(owners[price][: counts[price]], minlength=len(names))

@@ -146,7 +146,7 @@ def test_costs_that_make_the_search_too_long_are_refused():
     rng = np.random.default_rng(0)
     spectra = {str(k): rng.random(2000) for k in range(3)}
     with pytest.raises(ValueError, match="common divisor 1, which makes the exact search too long"):
-        allocate(spectra, {"0": 7, "1": 11, "2": 13}, 10**8)
+        allocate(spectra, {"0": 70_001, "1": 110_003, "2": 130_007}, 10**8)
 
 
 @settings(max_examples=300, deadline=None)
@@ -199,3 +199,9 @@ def test_bad_arguments_of_the_simple_allocations_are_named():
     for weight in (-1.0, np.nan, np.inf):
         with pytest.raises(ValueError, match="weights"):
             proportional_ranks({"a": weight, "b": 1.0}, {"a": 3, "b": 3}, 11)
+
+
+@pytest.mark.parametrize("budget", [40, 10**9, 10**15])
+def test_a_budget_for_everything_costs_no_search(budget):
+    ranks = allocate({"a": np.ones(30), "b": [2.0, 0.0]}, {"a": 1, "b": 7}, budget)
+    assert dict(ranks) == {"a": 30, "b": 1} and ranks.unspent == budget - 37
