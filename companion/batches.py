@@ -33,7 +33,7 @@ def read(model: nn.Module, batches: Iterable, loss_fn: LossFn | None, recorder) 
         recorder.start(signs, example_weights(batch, by_token, first_counts is not False))
         loss = batch_loss(model, batch, loss_fn, index)
         if loss.requires_grad:
-            loss.backward()
+            recorder.backward(loss)
         if not recorder.reached and not recorder.readings:
             raise ValueError(
                 "the loss does not depend on any target module: the gradient of every target module is exactly zero"

@@ -34,6 +34,9 @@ class GradientRecorder:
         self.readings = 0  # completed
         self.reached = False  # whether the current batch's loss depends on a target
         self.called: set[str] = set()
+        self.half = any(parameter.dtype == torch.float16 for parameter in model.parameters())
+        self._scale: float | None = None  # of the loss in the backward pass; None until the first one
+        self._finite: bool | None = None  # of the gradients in a trial backward pass; None in a real one
         self._handles: list = []
 
     def __enter__(self):
@@ -67,6 +70,23 @@ class GradientRecorder:
         self.signs = torch.from_numpy(rows * weights.sum())
         self.reached = False
 
+    def backward(self, loss: Tensor) -> None:
+        """Backward pass of a batch's loss; in half precision of a multiple, so that small gradients are not lost."""
+        if self._scale is None:
+            self._scale = self._largest_scale(loss) if self.half else 1.0
+        self.signs /= self._scale
+        loss.backward(torch.full_like(loss, self._scale))
+
+    def _largest_scale(self, loss: Tensor) -> float:
+        """A power of two with room for gradients sixteen times as large; half precision has nothing below 6e-8."""
+        for scale in (2.0**11, 2.0**7, 2.0**3):
+            self._finite = True
+            loss.backward(torch.full_like(loss, 16 * scale), retain_graph=True)
+            finite, self._finite = self._finite, None
+            if finite:
+                return scale
+        return 1.0
+
     def _hook(self, name: str):
         def forward(module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
             self.called.add(name)
@@ -96,6 +116,9 @@ class GradientRecorder:
     def _add(self, name: str, inputs: Tensor, grads: Tensor) -> None:
         """Add the batch's per-example gradients dY_i' X_i, weighted by every row of signs."""
         self.reached = True
+        if self._finite is not None:
+            self._finite = self._finite and bool(torch.isfinite(grads).all())
+            return
         examples = self.signs.shape[1]
         x, dy = _by_example(name, inputs, examples), _by_example(name, grads, examples)  # (B, T, in), (B, T, out)
         dtype = _sums_dtype(self.targets[name], x.dtype)
@@ -246,6 +269,7 @@ def pristine(model: nn.Module):
     packed = set(packed_modules(model).values())
     others = [module for module in model.modules() if module not in packed]
     buffers = {buffer: buffer.clone() for module in others for buffer in module.buffers(recurse=False)}
+    attributes = {module: (dict(vars(module)), dict(module._buffers)) for module in others if module._buffers}
     training = {module: module.training for module in model.modules()}
     trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
     states = [(module, _packed_state(module)) for module in packed]
@@ -260,6 +284,10 @@ def pristine(model: nn.Module):
         for module, state in states:
             module.train(training[module])
             _restore_packed(module, state)
+        for module, (found, own) in attributes.items():
+            if any(module._buffers.get(name) is not buffer for name, buffer in own.items()):
+                vars(module).update(found)  # a buffer exchanged for another, and what the module noted of it
+                module._buffers.update(own)
         for module, flag in training.items():
             module.training = flag
         for parameter, flag in trainable.items():

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from companion.book.planted import planted_layer, spiked_examples
 from companion.data import load_model
@@ -197,6 +198,22 @@ def test_half_precision_accumulates_in_single():
     for name in measured:
         assert measured[name].mean.dtype == torch.float32
         assert (measured[name].mean - reference[name].mean).norm() < 0.1 * reference[name].mean.norm()
+
+
+@pytest.mark.parametrize("outlier", [1.0, 3000.0])
+@pytest.mark.parametrize("sketch", [None, 2])
+def test_small_gradients_are_not_lost_in_float16(outlier, sketch):
+    def loss(model, batch):  # of a scale that leaves most gradients below 6e-8, or one that leaves little room above
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        return (logits[:, 0] * outlier).mean() + 0 * batch["labels"].sum()
+
+    batches, model = text_batches(24, 8), tiny_bert()
+    expected = gradient_spectra(model, batches, ["query", "value"], loss, sketch=sketch)
+    found = gradient_spectra(model.half(), batches, ["query", "value"], loss, sketch=sketch)
+    for name, spectrum in expected.items():
+        np.testing.assert_allclose(found[name].singular_values[:2], spectrum.singular_values[:2], rtol=0.02)
+        np.testing.assert_allclose(found[name].floors, spectrum.floors, rtol=0.02)
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_input_changed_in_place_is_refused():
@@ -394,6 +411,19 @@ def test_buffers_and_other_hooks_survive():
     measured = mean_gradients(model, [x], ["lin"], loss)["lin"].mean
     assert model.calls.item() == 0
     torch.testing.assert_close(measured, torch.autograd.grad(loss(model, x), model.lin.weight)[0], rtol=1e-5, atol=1e-7)
+
+
+def test_exchanged_buffers_are_put_back():
+    config = LlamaConfig(
+        vocab_size=60, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48, max_position_embeddings=4,
+        rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0},
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).eval()
+    before, batches = {name: buffer.clone() for name, buffer in model.named_buffers()}, causal_batches(12, 6)
+    first = mean_gradients(model, batches, ["q_proj"], flips=1)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+    again = mean_gradients(model, batches, ["q_proj"], flips=1)
+    assert all(torch.equal(first[name].mean, again[name].mean) for name in first)
 
 
 def test_autocast_around_the_call():
