@@ -4,6 +4,7 @@ Train with more rank than needed, cut afterwards. The singular value decompositi
 from two thin QR factorisations and one r x r decomposition, so no update is ever formed.
 """
 
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,6 +16,8 @@ from companion.allocation import allocate
 from companion.spectral_lora import to_lora_config
 
 __all__ = ["adapter_spectra", "truncate_adapter"]
+
+CHANGE_THE_BASE = ("pissa", "olora", "corda", "lora_ga")  # initial values that PEFT subtracts from the weights
 
 
 def adapter_spectra(model: PeftModel, adapter: str = "default") -> dict[str, np.ndarray]:
@@ -71,13 +74,19 @@ def truncate_adapter(
     -------
     peft.PeftModel
         Each matrix has its own rank and the scaling 1; a matrix without a kept direction has no adapter. Trained heads
-        (`modules_to_save`) come along.
+        (`modules_to_save`), biases and token embeddings come along.
 
     Raises
     ------
     TypeError, ValueError
         As for `adapter_spectra`; neither or both of `budget` and `threshold`; nothing is left to keep; the adapter is
         merged into the weights.
+
+    Warns
+    -----
+    UserWarning
+        The adapter's initialisation (PiSSA and the like) has changed the base: on the pretrained weights, where a saved
+        adapter is loaded, the cut one is another model.
 
     Examples
     --------
@@ -111,16 +120,26 @@ def truncate_adapter(
 def _rebuilt(model: PeftModel, adapter: str, found: Mapping[str, tuple], ranks: Mapping[str, int]) -> PeftModel:
     """The base model with an adapter of these ranks, and with the trained head of the old one."""
     old = model.peft_config[adapter]
+    if str(old.init_lora_weights).startswith(CHANGE_THE_BASE):
+        warnings.warn(
+            f"adapter {adapter!r}: init_lora_weights={old.init_lora_weights!r} has changed the weights of the base; the "
+            "cut adapter fits these and not the pretrained ones, so save the whole model (merge_and_unload)",
+            stacklevel=3,
+        )
     config = LoraConfig(
         task_type=old.task_type, lora_dropout=old.lora_dropout, modules_to_save=old.modules_to_save,
         fan_in_fan_out=old.fan_in_fan_out, base_model_name_or_path=old.base_model_name_or_path,
+        bias="none" if old.bias == "none" else "all",  # of matrices that lose their adapter too
+        trainable_token_indices=old.trainable_token_indices,
     )  # fmt: skip
     heads = {key: value.detach().clone() for key, value in _state(model, adapter).items() if ".lora_" not in key}
     training = model.training
     base = model.unload()
     if hasattr(base, "peft_config"):
         del base.peft_config
-    new = get_peft_model(base, to_lora_config(ranks, config, scaling=1.0), adapter_name=adapter)
+    every_module = dict.fromkeys((name for name, _ in base.named_modules() if name), 0)
+    new = get_peft_model(base, to_lora_config(every_module | dict(ranks), config, 1.0), adapter_name=adapter)
+    new.peft_config[adapter].layer_replication = old.layer_replication  # done already, and again when it is loaded
     set_peft_model_state_dict(new, heads, adapter_name=adapter)
     for name, module in _layers(new, adapter):
         left, values, right = found[name]
@@ -157,6 +176,9 @@ def _decompose(model: PeftModel, adapter: str) -> dict[str, tuple[torch.Tensor, 
     for name, layer in _layers(model, adapter):
         if adapter not in layer.lora_A or layer.lora_A[adapter].weight.ndim != 2:
             raise ValueError(f"{name} must be a linear layer, got {type(layer.get_base_layer()).__name__}")
+        if adapter in getattr(layer, "lora_variant", {}):
+            kind = type(layer.lora_variant[adapter]).__name__
+            raise ValueError(f"adapter {adapter!r} must be plain LoRA, got {kind} in {name}")
         if layer.merged:
             raise ValueError(f"adapter {adapter!r} is merged into {name}: call unmerge_adapter() first")
         b, a = layer.lora_B[adapter].weight, layer.lora_A[adapter].weight

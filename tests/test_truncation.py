@@ -1,5 +1,6 @@
 """Cutting a trained adapter is the truncated singular value decomposition of its updates, on PEFT's own layers."""
 
+import copy
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, LoraModel, PeftModel, get_peft_model
-from tiny_models import text_batches, tiny_bert, tiny_llama, tiny_vit
+from tiny_models import text_batches, tiny_bert, tiny_gpt2, tiny_llama, tiny_vit
 from torch import nn
 
 from companion.truncation import adapter_spectra, truncate_adapter
@@ -103,6 +104,52 @@ def test_the_cut_adapter_is_plain_lora_that_loads_without_the_package(tmp_path):
     subprocess.run([sys.executable, "-c", code, str(tmp_path), tests], check=True)
 
 
+KINDS_OF_LORA = {
+    "biases": (tiny_bert, {"target_modules": ["query", "dense"], "bias": "all"}),
+    "biases of adapted layers": (tiny_bert, {"target_modules": ["query", "dense"], "bias": "lora_only"}),
+    "tokens": (tiny_llama, {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [5, 6, 7]}}),
+    "layers repeated": (tiny_llama, {"target_modules": ["q_proj"], "layer_replication": [(0, 2), (1, 2)]}),
+    "patterns": (tiny_bert, {"target_modules": "all-linear", "rank_pattern": {"query": 7}, "alpha_pattern": {"value": 31}}),
+    "Conv1D": (tiny_gpt2, {"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_LORA)
+def test_what_was_trained_beside_the_factors_is_saved_with_them(kind, tmp_path):
+    make, options = KINDS_OF_LORA[kind]
+    torch.manual_seed(3)
+    model, batch = make(), text_batches(4, 4)[0]
+    del batch["labels"]
+    untouched = copy.deepcopy(model)
+    wide = get_peft_model(model, LoraConfig(r=4, init_lora_weights=False, **options)).eval()
+    for parameter in wide.parameters():
+        if parameter.requires_grad:
+            parameter.data.add_(0.1 * torch.randn_like(parameter))
+    with torch.no_grad():
+        before = wide(**batch).logits
+        smallest = min(values[0] for values in adapter_spectra(wide).values())
+        cut = truncate_adapter(wide, threshold=0.0)
+        torch.testing.assert_close(cut(**batch).logits, before, atol=1e-4, rtol=1e-4)
+        cut = truncate_adapter(cut, threshold=float(smallest) * 1.001)  # one matrix without an adapter
+        after = cut(**batch).logits
+        cut.save_pretrained(tmp_path)
+        loaded = PeftModel.from_pretrained(untouched, tmp_path).eval()
+        torch.testing.assert_close(loaded(**batch).logits, after, atol=1e-5, rtol=1e-5)
+
+
+def test_a_name_that_ends_another_stays_apart():
+    model = nn.ModuleDict({"a": nn.Linear(5, 4), "b": nn.ModuleDict({"a": nn.Linear(4, 3)})})
+    model.forward = lambda x: model["b"]["a"](model["a"](x))
+    cut = truncate_adapter(get_peft_model(model, LoraConfig(r=3, target_modules="a", init_lora_weights=False)), budget=2 * 9)
+    assert {name: len(values) for name, values in adapter_spectra(cut).items()} == {"a": 2}
+
+
+def test_a_base_that_the_adapter_has_changed_is_said():
+    model = get_peft_model(tiny_bert(), LoraConfig(r=4, target_modules=["query"], init_lora_weights="pissa"))
+    with pytest.warns(UserWarning, match="adapter 'default': init_lora_weights='pissa' has changed"):
+        truncate_adapter(model, threshold=0.0)
+
+
 def test_the_cut_model_trains():
     cut = truncate_adapter(adapted("bert"), budget=700).train()
     batch = text_batches(4, 4)[0]
@@ -168,3 +215,9 @@ def test_other_layers_are_refused():
     for model, kind in ((embedding, "Embedding"), (convolution, "Conv2d")):
         with pytest.raises(ValueError, match=f"0 must be a linear layer, got {kind}"):
             adapter_spectra(model)
+
+
+def test_an_adapter_that_waits_for_its_tokens_is_refused():
+    config = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], alora_invocation_tokens=[5])
+    with pytest.raises(ValueError, match="must be plain LoRA, got ALora"):
+        adapter_spectra(get_peft_model(tiny_llama(), config))
