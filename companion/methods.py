@@ -1,7 +1,8 @@
 """The methods of the study: each makes an adapted model from a base model and a budget, by its name in `METHODS`.
 
 A budget is what uniform LoRA of one rank would cost on the same matrices, the head not counted. Every method that chooses
-ranks spends it; ``"gap-printed"`` takes what P2's Algorithm 1 gives, whatever that costs.
+ranks spends it; ``"gap-printed"`` takes what P2's Algorithm 1 gives, whatever that costs. EVA and AdaLoRA move ranks
+between matrices and not parameters: they cost the budget where all matrices cost the same, and elsewhere about it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -243,7 +244,7 @@ RANKS: dict[str, Callable[[Problem], dict[str, int]]] = {
     "uniform": _even,
     "gap-printed": _printed_gap,
     "gap": _in_proportion(lambda s, problem: gap_rank(s.singular_values, problem.largest)),
-    "energy": _in_proportion(lambda s, problem: energy_rank(s.singular_values, problem.parameter or 0.9)),
+    "energy": _in_proportion(lambda s, problem: energy_rank(s.singular_values, 0.9 if problem.parameter is None else problem.parameter)),
     "threshold": _in_proportion(_threshold),
     "kstar-printed": _in_proportion(_k_star_printed),
     "kstar": _in_proportion(_k_star),

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 
 from peft import AdaLoraConfig, EvaConfig, LoraConfig, LoraGAConfig, PeftModel, get_peft_model, initialize_lora_eva_weights
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.eva import prepare_layer_inputs_fn_language_modeling
 from peft.tuners.lora.loraga import preprocess_loraga
-from torch import nn
+from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from companion.batches import to_device
@@ -59,8 +60,16 @@ def eva(model: nn.Module, config: LoraConfig, batches: Iterable[Mapping], rho: f
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its SVD warns of every batch it sees twice
-        initialize_lora_eva_weights(adapted, inputs, forward_fn=forward, show_progress_bar=False)
+        initialize_lora_eva_weights(
+            adapted, inputs, forward_fn=forward, prepare_layer_inputs_fn=_own_tokens, show_progress_bar=False
+        )
     return adapted
+
+
+def _own_tokens(layer_input: tuple | Tensor, tokens: Tensor, name: str) -> Tensor:
+    """What EVA decomposes, (tokens, in): all but padding, or every row of a layer that sees one token of each example."""
+    given = layer_input if isinstance(layer_input, Tensor) else layer_input[0]
+    return given.contiguous() if given.ndim == 2 else prepare_layer_inputs_fn_language_modeling(given, tokens, name)
 
 
 def lora_ga(model: nn.Module, config: LoraConfig, batches: Iterable[Mapping]) -> PeftModel:

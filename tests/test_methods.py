@@ -150,6 +150,12 @@ def test_eva_redistributes_the_same_number_of_ranks_equally_for_equal_inputs():
         assert query == value
 
 
+def test_eva_takes_layers_that_see_one_token():
+    given = Problem(tiny_bert(), text_batches(96, 32, seed=3), rank=2, steps=4, targets="all-linear")
+    _, ranks = (adapted := adapt("eva", given)).finish(adapted.model)
+    assert set(ranks) == set(given.costs) and sum(ranks.values()) == 2 * len(ranks) and ranks["bert.pooler.dense"]
+
+
 def test_eva_on_too_little_ends_with_an_error():
     model = Problem(tiny_bert(), text_batches(2, 1), rank=16, steps=4, targets=["query", "value"])
     with pytest.raises(RuntimeError, match="did not converge in 200"):
@@ -164,6 +170,11 @@ def test_rslora_divides_by_the_root_of_the_rank():
 
 def test_full_trains_every_weight():
     assert all(parameter.requires_grad for parameter in adapt("full", problem()).model.parameters())
+
+
+def test_a_parameter_of_zero_is_not_the_default():
+    with pytest.raises(ValueError, match="fraction: got 0"):
+        adapt_ranks("energy", problem(parameter=0.0))
 
 
 def test_unknown_methods_and_missing_parameters_are_named():
