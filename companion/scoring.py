@@ -1,6 +1,7 @@
 """`companion score`: a rule of one's own beside the built-in ones, on planted problems and the measured oracle."""
 
 import importlib.util
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from companion import leaderboard, oracle
 from companion.planted_benchmark import LIGHT, SETTING, plant
 from companion.rank_rules import Spectrum, make_rule
 from companion.runs import key_of, read_records
-from companion.truth_tables import correlation, marginal_values, planted_table
+from companion.truth_tables import correlation, largest_setting, marginal_values, planted_table
 
 __all__ = ["LIGHT_RULES", "Score", "load_rule", "score"]
 
@@ -48,9 +49,11 @@ def load_rule(path: str | Path) -> Callable[[Spectrum], int]:
         raise ValueError(f"{path}: accepted: a Python file, its name ending in .py")
     spec = importlib.util.spec_from_file_location(f"scored_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their own module up
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        del sys.modules[spec.name]
         raise ValueError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
     rule = getattr(module, "rule", None)
     if not callable(rule):
@@ -59,7 +62,7 @@ def load_rule(path: str | Path) -> Callable[[Spectrum], int]:
     def answer(spectrum: Spectrum) -> int:
         try:
             return rule(spectrum)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ValueError(f"rule of {path} failed: {type(error).__name__}: {error}") from error
 
     answer.__name__ = path.stem
@@ -177,10 +180,14 @@ def _recorded(source: str | Path) -> dict[str, dict]:
 def _oracle(rules: Mapping[str, str | Callable], source: str | Path) -> tuple[pd.DataFrame | None, str]:
     """Correlation of every rule's ranks with the recorded values of rank, and what they are."""
     try:
-        records = read_records(source)
+        every = read_records(source)
     except FileNotFoundError:
         return None, "Measured oracle: no record comes with the package; python -m companion.oracle makes one."
-    values = marginal_values(records)
+    records = largest_setting(every)
+    try:
+        values = marginal_values(records)
+    except ValueError as error:
+        return None, f"Measured oracle: left out ({error})."
     columns = [f"config.{key}" for key in oracle.SETTING]
     setting = dict(zip(oracle.SETTING, records[columns].iloc[0], strict=True))
     setting = {key: None if value is None or value != value else value for key, value in setting.items()}
@@ -194,4 +201,6 @@ def _oracle(rules: Mapping[str, str | Callable], source: str | Path) -> tuple[pd
         f"Measured oracle: {setting['task']}, validation loss at rank 0 minus rank 8 in one unit, the others at rank "
         f"{setting['rank']}; {len(values)} units, {values.shape[1]} seeds. One answer for all units has no correlation."
     )
+    if aside := len(every) - len(records):
+        note += f" Records of other settings, left aside: {aside}."
     return pd.DataFrame.from_dict(rows, orient="index"), note

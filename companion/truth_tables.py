@@ -118,8 +118,8 @@ def marginal_values(records: pd.DataFrame, low: int = 0, high: int = 8) -> pd.Da
     ValueError
         Several settings in one file, or no seed that is complete.
     """
-    fixed = [c for c in records if c.startswith("config.") and c.removeprefix("config.") not in _VARIED]
-    differ = [column.removeprefix("config.") for column in fixed if records[column].astype(str).nunique() > 1]
+    fixed = _fixed(records)
+    differ = [column.removeprefix("config.") for column in fixed if fixed[column].nunique() > 1]
     if differ:
         raise ValueError(f"records: got runs that differ in {differ}; accepted: one setting")
     losses = records.pivot_table("metrics.loss", ["config.unit"], ["config.unit_rank", "config.seed"])
@@ -132,6 +132,18 @@ def marginal_values(records: pd.DataFrame, low: int = 0, high: int = 8) -> pd.Da
         raise ValueError(f"records: no seed has every unit at ranks {low} and {high}")
     values = known[low][seeds] - known[high][seeds]
     return values.rename_axis(index="unit", columns="seed")
+
+
+def largest_setting(records: pd.DataFrame) -> pd.DataFrame:
+    """The runs of the setting that has most of them; a stray run of another one does not stop a table."""
+    settings = _fixed(records).apply(tuple, axis=1)
+    return records[settings == settings.groupby(settings, sort=False).size().idxmax()] if len(records) else records
+
+
+def _fixed(records: pd.DataFrame) -> pd.DataFrame:
+    """The columns of the setting, as texts."""
+    columns = [c for c in records if c.startswith("config.") and c.removeprefix("config.") not in _VARIED]
+    return records[columns].astype(str)
 
 
 def correlation(

@@ -1,5 +1,7 @@
 """`companion score`: a user's file from the command line to its row, and every way it can be wrong."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from companion import cli, leaderboard, oracle, scoring
@@ -64,6 +66,30 @@ def test_against_a_recorded_oracle(file, small, tmp_path):
     assert len(read_records(path)) == 34
 
 
+def test_an_oracle_that_is_not_there_yet_does_not_stop_the_rest(file, small, tmp_path):
+    setting = oracle.SETTING | {"model": small["model"], "examples": 64, "calibration": 32}
+    path, runs = tmp_path / "oracle.jsonl", oracle_runs(setting, seeds=[0])
+    run_study(lambda config: {"metrics": {"loss": 1.0}}, runs[:3], path, progress=False)
+    found = score(load_rule(file), "half", light=True, oracle_records=path)
+    assert found.oracle is None and "left out (records: no seed has every unit at ranks 0 and 8)" in str(found)
+
+    def quick(config):
+        return {"metrics": {"loss": 1.0 - 0.01 * config["unit_rank"] * ((config["unit"] or "").count("query") + 1)}}
+
+    run_study(quick, runs + oracle_runs(setting, seeds=[0], by="layer")[:2], path, progress=False)
+    found = score(load_rule(file), "half", light=True, oracle_records=path)
+    assert "4 units, 1 seeds" in str(found) and "left aside: 2." in str(found)
+
+
+def test_a_file_may_hold_a_dataclass(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n\n@dataclass\nclass Limit:\n"
+        "    rank: int = 2\n\ndef rule(spectrum):\n    return Limit().rank\n"
+    )
+    assert load_rule(path)(SimpleNamespace(shape=(4, 6))) == 2
+
+
 @pytest.mark.parametrize(
     "text, match",
     [
@@ -75,6 +101,8 @@ def test_against_a_recorded_oracle(file, small, tmp_path):
         ("def rule(spectrum):\n    return -1\n", "returned -1; accepted: an integer from 0 to 32"),
         ("def rule(spectrum):\n    return 1 / 0\n", "failed: ZeroDivisionError"),
         ("def rule():\n    return 1\n", "failed: TypeError"),
+        ("raise SystemExit(0)\n", "cannot be run: SystemExit"),
+        ("def rule(spectrum):\n    raise SystemExit(0)\n", "failed: SystemExit"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_in_one_line(text, match, small, tmp_path, capsys):

@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 
 from companion import oracle
+from companion.book.glue_tables import oracle_values
 from companion.gradients import GradientSpectrum
 from companion.oracle import RANKS, SETTING, oracle_runs, oracle_spectra, run, units
 from companion.runs import append_record
 from companion.study import read_records, run_study
-from companion.truth_tables import correlation, marginal_values
+from companion.truth_tables import correlation, largest_setting, marginal_values
 
 
 @pytest.fixture
@@ -97,6 +98,21 @@ def test_values_are_differences_within_complete_seeds(tmp_path):
     append_record(tmp_path / "r.jsonl", {"config": other})
     with pytest.raises(ValueError, match="differ in .'epochs'."):
         marginal_values(read_records(tmp_path / "r.jsonl"))
+
+
+def test_stray_runs_of_another_setting_are_left_aside(tmp_path):
+    stray = {**SETTING, "by": "matrix", "unit": "a.query", "unit_rank": 0, "seed": 0}
+    append_record(tmp_path / "r.jsonl", {"config": stray, "metrics": {"loss": 9.0}})
+    for unit, rank in [("a", 0), ("a", 8), ("b", 0), ("b", 8)]:
+        config = {**SETTING, "by": "layer", "unit": unit, "unit_rank": rank, "seed": 0}
+        append_record(tmp_path / "r.jsonl", {"config": config, "metrics": {"loss": 1 - rank / 100}})
+    records = read_records(tmp_path / "r.jsonl")
+    with pytest.raises(ValueError, match="differ in .'by'."):
+        marginal_values(records)
+    values = marginal_values(largest_setting(records))
+    assert list(values.index) == ["a", "b"] and np.allclose(values, 0.08)
+    assert oracle_values(records).equals(values)
+    assert largest_setting(records[:0]).empty
 
 
 def spectrum(rank):

@@ -17,7 +17,7 @@ from companion.planted_benchmark import SETTING as PLANTED
 from companion.rank_rules import make_rule
 from companion.statistics import compare
 from companion.study_tables import method_labels, of_chosen_rate, of_setting, scores_of_setting, score_table
-from companion.truth_tables import alone_table, marginal_values, planted_table
+from companion.truth_tables import alone_table, largest_setting, marginal_values, planted_table
 
 __all__ = [
     "METHODS", "PRINTED_NAMES", "SEEDS", "TASKS", "average", "by_budget", "comparison_text", "cost_ratio", "final",
@@ -284,9 +284,9 @@ def _but(setting: Mapping[str, object], key: str) -> dict[str, object]:
 
 
 def oracle_values(records: pd.DataFrame) -> pd.DataFrame | None:
-    """`companion.truth_tables.marginal_values`; None until one seed is complete."""
+    """`companion.truth_tables.marginal_values` of the setting with the most runs; None until one seed is complete."""
     try:
-        return marginal_values(records) if len(records) else None
+        return marginal_values(largest_setting(records)) if len(records) else None
     except ValueError:
         return None
 
