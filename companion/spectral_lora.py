@@ -4,6 +4,7 @@ import copy
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
 
 import numpy as np
 from peft import LoraConfig
@@ -101,7 +102,7 @@ def to_lora_config(ranks: Mapping[str, int], base: LoraConfig, scaling: float = 
     >>> config.target_modules, config.rank_pattern, config.alpha_pattern
     (['query'], {'query': 3}, {'query': 6.0})
     """
-    if not (np.isfinite(scaling) and scaling > 0):
+    if not (isinstance(scaling, Real) and np.isfinite(scaling) and scaling > 0):
         raise ValueError(f"scaling: got {scaling!r}; accepted: a finite number > 0")
     for field in ("layers_to_transform", "exclude_modules", "target_parameters"):
         if getattr(base, field, None) is not None:

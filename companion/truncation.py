@@ -6,6 +6,7 @@ from two thin QR factorisations and one r x r decomposition, so no update is eve
 
 import warnings
 from collections.abc import Mapping
+from numbers import Real
 
 import numpy as np
 import torch
@@ -105,7 +106,7 @@ def truncate_adapter(
         costs = {name: left.shape[0] + right.shape[1] for name, (left, _, right) in found.items()}
         ranks: Mapping[str, int] = allocate(spectra, costs, budget)
     else:
-        if not np.isfinite(threshold) or threshold < 0:
+        if not isinstance(threshold, Real) or not np.isfinite(threshold) or threshold < 0:
             raise ValueError(f"threshold must be a finite number >= 0, got {threshold!r}")
         ranks = {name: int(np.sum(values > threshold)) for name, values in spectra.items()}
     if not any(ranks.values()):

@@ -107,6 +107,7 @@ def test_names_that_end_in_each_other():
         ({"x": True}, {}, 2.0, "ranks"),
         ({"x": 1}, {}, 0.0, "scaling"),
         ({"x": 1}, {}, float("nan"), "scaling"),
+        ({"x": 1}, {}, "2", "scaling: got '2'; accepted: a finite number > 0"),
         ({"x": 1}, {"target_modules": ["x"], "layers_to_transform": [0]}, 2.0, "layers_to_transform"),
     ],
 )

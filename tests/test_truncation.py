@@ -196,6 +196,7 @@ def merged(model):
         (adapted, {"budget": 63}, ValueError, "nothing is left .* its largest singular value is"),
         (adapted, {"threshold": 1e9}, ValueError, "nothing is left"),
         (adapted, {"threshold": float("nan")}, ValueError, "threshold must be a finite number"),
+        (adapted, {"threshold": "0.1"}, ValueError, "threshold must be a finite number >= 0, got '0.1'"),
         (adapted, {"budget": -1}, ValueError, "budget must be >= 0"),
         (adapted, {"budget": 100, "adapter": "x"}, ValueError, "got 'x'; the model has 'default'"),
         (tiny_bert, {"budget": 100}, TypeError, "must be a peft.PeftModel, got BertForSequenceClassification"),
