@@ -186,6 +186,8 @@ def _oracle(rules: Mapping[str, str | Callable], source: str | Path) -> tuple[pd
     records = largest_setting(every)
     try:
         values = marginal_values(records)
+        if len(values) < 3:
+            raise ValueError(f"records: got {len(values)} units; accepted: three or more")
     except ValueError as error:
         return None, f"Measured oracle: left out ({error})."
     columns = [f"config.{key}" for key in oracle.SETTING]

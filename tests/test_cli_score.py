@@ -76,6 +76,10 @@ def test_an_oracle_that_is_not_there_yet_does_not_stop_the_rest(file, small, tmp
     def quick(config):
         return {"metrics": {"loss": 1.0 - 0.01 * config["unit_rank"] * ((config["unit"] or "").count("query") + 1)}}
 
+    layers = tmp_path / "layers.jsonl"
+    run_study(quick, oracle_runs(setting, seeds=[0], by="layer"), layers, progress=False)
+    found = score(load_rule(file), "half", light=True, oracle_records=layers)
+    assert found.oracle is None and "left out (records: got 2 units; accepted: three or more)" in str(found)
     run_study(quick, runs + oracle_runs(setting, seeds=[0], by="layer")[:2], path, progress=False)
     found = score(load_rule(file), "half", light=True, oracle_records=path)
     assert "4 units, 1 seeds" in str(found) and "left aside: 2." in str(found)
