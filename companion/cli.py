@@ -195,7 +195,7 @@ def _add_score(commands: argparse._SubParsersAction) -> None:
     score.set_defaults(run=_score)
     score.add_argument("file", type=Path, metavar="FILE.py", help="defines rule(spectrum) -> int")
     score.add_argument("--light", action="store_true", help="a small problem: about a minute on one core; the full one takes an hour or more")
-    score.add_argument("--seeds", type=int, help="planted problems (default 1 with --light, else 3)")
+    score.add_argument("--seeds", type=int, help="planted problems (default: those recorded for the built-in rules, or 1 with --light, else 3)")
 
 
 def _score(arguments: argparse.Namespace) -> int:

@@ -117,7 +117,7 @@ def score(
     light : bool
         `companion.planted_benchmark.LIGHT` in place of ``SETTING``.
     seeds : iterable of int, optional
-        Planted problems; one (light) or three by default.
+        Planted problems; by default those that every built-in rule has a record of, or one (light) or three if there is none.
     planted_records, oracle_records : str or Path
         As for `companion.study.read_records`. Built-in rules without a record of a problem are run; without records of
         the oracle that part is left out.
@@ -134,10 +134,12 @@ def score(
     built_in = LIGHT_RULES if light else leaderboard.BUILT_IN
     if name in (*leaderboard.BUILT_IN, *LIGHT_RULES):
         raise ValueError(f"name: {name!r} is a built-in rule; call the file something else")
-    seeds = list((range(1) if light else range(3)) if seeds is None else seeds)
+    setting, known = LIGHT if light else SETTING, _recorded(planted_records)
+    default = _recorded_seeds(setting, built_in, known) or range(1 if light else 3)
+    seeds = list(default if seeds is None else seeds)
     if not seeds:
         raise ValueError("seeds: got none; accepted: one or more integers")
-    rows, live = _planted_rows(rule, name, LIGHT if light else SETTING, built_in, seeds, _recorded(planted_records))
+    rows, live = _planted_rows(rule, name, setting, built_in, seeds, known)
     notes = [
         "error, exact, within_one, correlation: ranks against the planted ones. size: parameters over planted ones.",
         "excess, gain: percent of the loss before training, over the planted ranks and under evenly spread ones.",
@@ -147,6 +149,11 @@ def score(
         notes.append("Light: too few steps to tell which ranks learn best; excess and gain are for the full problem.")
     measured, note = _oracle({name: rule} | {known: known for known in built_in}, oracle_records)
     return Score(planted_table(pd.DataFrame(rows)), measured, (*notes, note))
+
+
+def _recorded_seeds(setting: Mapping, built_in: Iterable[str], known: Mapping[str, dict], most: int = 10) -> list[int]:
+    runs = {seed: leaderboard.leaderboard_runs(setting, built_in, [seed]) for seed in range(most)}
+    return [seed for seed, configs in runs.items() if all(key_of(config) in known for config in configs)]
 
 
 def _planted_rows(

@@ -52,6 +52,15 @@ def test_recorded_rows_stand_for_runs(file, small, tmp_path, monkeypatch):
     assert recorded.planted.round(6).equals(live.planted.round(6))
 
 
+def test_the_recorded_problems_are_the_default(file, small, tmp_path):
+    path = tmp_path / "leaderboard.jsonl"
+    runs = leaderboard_runs(small, LIGHT_RULES, [1, 4]) + leaderboard_runs(small, LIGHT_RULES[:2], [0])
+    run_study(lambda config: {"metrics": {"error": float(config["seed"])}}, runs, path, progress=False)
+    known = scoring._recorded(path)
+    assert scoring._recorded_seeds(small, LIGHT_RULES, known) == [1, 4]
+    assert scoring._recorded_seeds(small, LIGHT_RULES, {}) == []
+
+
 def test_against_a_recorded_oracle(file, small, tmp_path):
     setting = oracle.SETTING | {"model": small["model"], "examples": 64, "calibration": 32}
 
