@@ -91,12 +91,13 @@ def batch_loss(model: nn.Module, batch: Any, loss_fn: LossFn | None, index: int)
 
 def batch_size(batch: Any) -> int:
     """Number of examples: the first dimension of the labels, else of the first tensor found."""
-    if isinstance(batch, Tensor):
-        return batch.shape[0]
+    items = batch if isinstance(batch, (list, tuple)) else [batch]
     if isinstance(batch, Mapping):
-        batch = [batch["labels"], *batch.values()] if isinstance(batch.get("labels"), Tensor) else list(batch.values())
-    for item in batch if isinstance(batch, (list, tuple)) else ():
+        items = [batch["labels"], *batch.values()] if isinstance(batch.get("labels"), Tensor) else list(batch.values())
+    for item in items:
         if isinstance(item, Tensor) and item.ndim:
+            if not len(item):
+                raise ValueError("dataloader: got a batch without examples; accepted: one or more in each batch")
             return item.shape[0]
     raise ValueError(f"dataloader: got a batch of type {type(batch).__name__} without a tensor in it")
 

@@ -28,6 +28,8 @@ def with_signs(dataloader: Iterable, flips: int, rng: np.random.Generator) -> It
     Small sets are read ahead, so that their signs are balanced splits, distinct and nearly orthogonal; from 64 examples
     on independent signs are so anyway, up to the exact centring in `companion.gradients`.
     """
+    if not isinstance(dataloader, Iterable) and not hasattr(dataloader, "__getitem__"):
+        raise TypeError(f"dataloader: got {type(dataloader).__name__}; accepted: an iterable of batches")
     batches, head, count = iter(dataloader), [], 0
     for batch in batches:
         head.append(batch)

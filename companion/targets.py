@@ -120,7 +120,7 @@ def _matcher(target_modules: str | Iterable[str]):
         except re.error as error:
             raise ValueError(f"target_modules: {target_modules!r} is not a regular expression ({error})") from None
         return pattern.fullmatch
-    endings = list(target_modules)
+    endings = list(target_modules) if isinstance(target_modules, Iterable) else [target_modules]
     if not endings or not all(isinstance(ending, str) and ending for ending in endings):
         accepted = "accepted: a regular expression or a non-empty list of names"
         raise ValueError(f"target_modules: got {endings!r}; {accepted}")

@@ -306,7 +306,9 @@ def test_bad_data():
     assert mean_gradients(model, text_batches(5, 2), ["query"], flips=0)
     raises("'labels'", model, [{k: v for k, v in good[0].items() if k != "labels"}], ["query"])
     raises("mapping", model, [(good[0]["input_ids"], good[0]["labels"])], ["query"])
-    raises("without a tensor", model, [{"text": ["a", "b"]}], ["query"])
+    raises("type dict without a tensor", model, [{"text": ["a", "b"]}], ["query"])
+    raises("batch without examples", model, [*good, {k: v[:0] for k, v in good[0].items()}], ["query"])
+    raises("dataloader: got NoneType", model, None, ["query"], error=TypeError)
     raises("flips", model, good, ["query"], flips=-1)
     raises("1/36", model, good, ["query"], flips=99)
 
@@ -326,6 +328,7 @@ def test_bad_targets():
     raises("matches no module", tiny_bert(), good, "query")  # a string is a pattern for the whole name
     raises("regular expression", tiny_bert(), good, "(")
     raises("non-empty list", tiny_bert(), good, [])
+    raises("target_modules: got .None.", tiny_bert(), good, None)
     raises("Conv1D", tiny_gpt2(), causal_batches(8, 8), ["c_attn"], error=TypeError)
     raises("LayerNorm", tiny_bert(), good, ["LayerNorm"], error=TypeError)
     with pytest.warns():  # torch announces the end of this kind of quantisation
