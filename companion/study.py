@@ -267,8 +267,9 @@ def _checked_key(config: Config) -> str:
     if not isinstance(config, dict):
         raise ValueError(f"configs must hold dicts, got {config!r}")
     try:
+        json.dumps(config, allow_nan=False)  # a record of NaN could not be written once the run is done
         return key_of(config)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"configs must hold plain values only, got {config!r} ({error})") from None
 
 

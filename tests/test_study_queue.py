@@ -168,6 +168,7 @@ def test_the_same_study_runs_on_a_dask_cluster(tmp_path, undisturbed):
         ([{"a": 1}, {"a": 1}], {}, "configs must differ from each other, got {'a': 1} twice"),
         (["a"], {}, "configs must hold dicts, got 'a'"),
         ([{"a": object}], {}, "configs must hold plain values only"),
+        ([{"a": float("nan")}], {}, "configs must hold plain values only"),  # no record could hold it
         ([{"a": 1}], {"minutes": 0}, "minutes must be > 0, got 0"),
     ],
 )
