@@ -197,6 +197,10 @@ def _threshold(spectrum: GradientSpectrum, problem: Problem) -> int:
     return threshold_rank(spectrum.singular_values, problem.parameter, spectrum.shape, spectrum.n_examples)
 
 
+def _energy(spectrum: GradientSpectrum, problem: Problem) -> int:
+    return energy_rank(spectrum.singular_values, 0.9 if problem.parameter is None else problem.parameter)
+
+
 def _k_star_printed(spectrum: GradientSpectrum, problem: Problem) -> int:
     """P1's rule as printed (eq. 4 to 6, C = 1), the noise that of an entry of one example's gradient; 0 without a decay."""
     noise = np.sqrt(np.mean(spectrum.flip_energies) / np.prod(spectrum.shape) * spectrum.n_examples)
@@ -243,7 +247,7 @@ RANKS: dict[str, Callable[[Problem], dict[str, int]]] = {
     "uniform": _even,
     "gap-printed": _printed_gap,
     "gap": _in_proportion(lambda s, problem: gap_rank(s.singular_values, problem.largest)),
-    "energy": _in_proportion(lambda s, problem: energy_rank(s.singular_values, problem.parameter or 0.9)),
+    "energy": _in_proportion(_energy),
     "threshold": _in_proportion(_threshold),
     "kstar-printed": _in_proportion(_k_star_printed),
     "kstar": _in_proportion(_k_star),

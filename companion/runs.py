@@ -169,6 +169,11 @@ def key_of(config: dict) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def method_label(method: str, parameter: float | None) -> str:
+    """A method with its parameter after a colon, the same for 0.9 and 0.90."""
+    return method if parameter is None or parameter != parameter else f"{method}:{parameter:.12g}"
+
+
 def is_failed(record: dict) -> bool:
     """Whether a record says that its run failed."""
     return "error" in record

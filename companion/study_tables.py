@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from companion.runs import method_label
 from companion.statistics import compare, equivalence, hierarchical_bootstrap, holm, minimum_detectable_effect
 
 __all__ = [
@@ -35,6 +36,7 @@ def of_setting(records: pd.DataFrame, setting: Mapping[str, object]) -> pd.DataF
         column = records.get(f"config.{key}")
         if column is None:
             return records.iloc[:0]
+        value = list(value) if isinstance(value, tuple) else value  # as JSON has it
         same = column.isna() if value is None else column.map(lambda cell, value=value: cell == value)
         kept &= same.astype(bool)
     return records[kept.astype(bool)]
@@ -69,7 +71,8 @@ def of_chosen_rate(records: pd.DataFrame) -> pd.DataFrame:
 
 def _method_labels(records: pd.DataFrame) -> pd.Series:
     """Method of every run, its parameter after a colon."""
-    return records["config.method"] + records["config.parameter"].map(lambda value: "" if pd.isna(value) else f":{value:g}")
+    pairs = zip(records["config.method"], records["config.parameter"], strict=True)
+    return pd.Series([method_label(*pair) for pair in pairs], records.index, dtype=object)
 
 
 def scores_of_setting(records: pd.DataFrame, setting: Mapping[str, object]) -> pd.Series:
@@ -119,7 +122,7 @@ def final_scores(records: pd.DataFrame, **setting) -> pd.Series:
         No such run, or two of one task, method and seed.
     """
     records = of_setting(records, setting)
-    if not (records["config.split"] != "tuning").any():
+    if records.empty or not (records["config.split"] != "tuning").any():
         raise ValueError(f"records hold no final run with {setting or 'any setting'}")
     found = of_chosen_rate(records)
     index = [found["config.task"], _method_labels(found), found["config.seed"]]
