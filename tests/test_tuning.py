@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 
 from companion import vision_study
+from companion.cli import main
+from companion.glue_run import SETTING
 from companion.glue_study import GLUE, run_glue
 from companion.methods import Problem, adapt
 from companion.runs import append_record, read_records
@@ -82,6 +84,18 @@ def test_records_from_elsewhere_have_other_metrics(tmp_path):
     append_record(path, {"config": {"elsewhere": 1}, "seconds": 1.0})
     outcomes = run_tuned(Design(always_fail, ("even",), RATES), path, ["a"], ["even"], [0], {})
     assert [outcome.failed for outcome in outcomes] == [3, 0]
+
+
+def test_the_command_shows_failures_of_its_own_setting_only(tmp_path, capsys):
+    path = tmp_path / "r.jsonl"
+    append_record(path, {"config": {"elsewhere": 1}, "error": "ValueError: of another study"})
+    for rank in (4, 8):
+        config = {**SETTING, "rank": rank, "task": "rte", "method": "gap", "parameter": None, "learning_rate": 1e-3}
+        append_record(path, {"config": {**config, "seed": 0, "split": "tuning"}, "error": f"ValueError: rank {rank}"})
+    command = ["study", "glue", "--records", str(path), "--tasks", "rte", "--methods", "probe", "--seeds", "0"]
+    assert main(command) == 0
+    shown = capsys.readouterr().err
+    assert "failed: gap on rte: ValueError: rank 4" in shown and "rank 8" not in shown and "another study" not in shown
 
 
 def test_seeds_that_can_be_read_once_reach_every_budget(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ import pandas as pd
 from companion.book.record_tables import in_words
 from companion.glue_run import SETTING
 from companion.planted_benchmark import SETTING as PLANTED
+from companion.runs import method_label
 from companion.statistics import compare
 from companion.study_tables import of_chosen_rate, of_setting, scores_of_setting, score_table
 from companion.truth_tables import alone_table, marginal_values, planted_table
@@ -135,7 +136,8 @@ def _rank_pairs(
     found = of_chosen_rate(of_setting(records, {**setting, "task": task}))
     if found.empty:
         return []
-    ranks = {m: dict(zip(r["config.seed"], r["metrics.ranks"], strict=True)) for m, r in found.groupby("config.method")}
+    label = list(map(method_label, found["config.method"], found["config.parameter"]))
+    ranks = {m: dict(zip(r["config.seed"], r["metrics.ranks"], strict=True)) for m, r in found.groupby(label)}
     ours, theirs = ranks.get(first, {}), ranks.get(second, {})
     return [(ours[seed], theirs[seed]) for seed in sorted(set(ours) & set(theirs))]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from companion.runs import failed_records, key_of, read_records
+from companion.runs import failed_records, key_of, method_label, read_records
 from companion.study_tables import compare_methods, of_setting
 from companion.tuning import Design, chosen_rates, further_runs, tuning_runs
 
@@ -42,12 +42,13 @@ def tuning(
     found = of_setting(records, {**setting, "split": "tuning"})
     if found.empty:
         return pd.DataFrame(columns=["chosen", "grid"])
-    method = found["config.method"] + found["config.parameter"].map(lambda p: "" if pd.isna(p) else f":{p:g}")
+    method = list(map(method_label, found["config.method"], found["config.parameter"]))
     rows = found.assign(task=found["config.task"], method=method, rate=found["config.learning_rate"].astype(float))
     table = rows.pivot_table("metrics.score", ["task", "method"], "rate", aggfunc="last")
     failures = failed_records(path_of(source)) if source is not None and path_of(source).is_file() else []
     for config in (record["config"] for record in failures if record["config"].get("split") == "tuning"):
-        pair, rate = (config["task"], config["method"]), config["learning_rate"]
+        pair = config.get("task"), method_label(config.get("method"), config.get("parameter"))
+        rate = config.get("learning_rate")
         if pair in table.index and all(config.get(key) == value for key, value in setting.items()):
             table.loc[pair, rate] = -np.inf
     table = table[sorted(table)]
