@@ -59,6 +59,8 @@ def _triple(text: str) -> tuple[int, int, int]:
 def _options(arguments: argparse.Namespace, *names: str) -> dict:
     """Those of the arguments that were given."""
     found = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if arguments.seeds < 0:
+        raise ValueError(f"--seeds {arguments.seeds}: accepted: the number of final runs, >= 0")
     return {"seeds": range(arguments.seeds), "minutes": arguments.minutes, "workers": arguments.workers, **found}
 
 

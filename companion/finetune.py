@@ -67,8 +67,10 @@ def finetune(
     Raises
     ------
     ValueError
-        An unknown optimizer or precision, or one that the device does not have.
+        An unknown optimizer or precision, or one that the device does not have; epochs that are not positive.
     """
+    if not epochs > 0:
+        raise ValueError(f"epochs: got {epochs!r}; accepted: 1 or more")
     if optimizer not in ("adamw", "sgd"):
         raise ValueError(f"optimizer: got {optimizer!r}; accepted: 'adamw', 'sgd'")
     if precision not in ("fp32", "bf16", "fp16"):

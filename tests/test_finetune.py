@@ -183,6 +183,8 @@ def test_a_step_of_sgd_goes_down_the_gradient():
     assert torch.nn.functional.cosine_similarity(step.flatten(), expected.flatten(), dim=0) > 0.9999
     with pytest.raises(ValueError, match="optimizer: got 'lion'; accepted: 'adamw', 'sgd'"):
         finetune(adapted(), separable(32, 16), optimizer="lion")
+    with pytest.raises(ValueError, match="epochs: got 0"):
+        finetune(adapted(), separable(32, 16), epochs=0)
 
 
 @pytest.mark.parametrize("kind", ["regression", "two classes", "many classes"])

@@ -95,6 +95,8 @@ def test_the_command_shows_failures_of_its_own_setting_only(tmp_path, capsys):
     command = ["study", "glue", "--records", str(path), "--tasks", "rte", "--methods", "probe", "--seeds", "0"]
     assert main(command) == 0
     shown = capsys.readouterr().err
+    assert main([*command[:-1], "-1"]) == 2
+    assert "--seeds -1: accepted" in capsys.readouterr().err
     assert "failed: gap on rte: ValueError: rank 4" in shown and "rank 8" not in shown and "another study" not in shown
 
 
