@@ -4,13 +4,18 @@ import hashlib
 import json
 import os
 import platform
-import resource
+import sys
 from datetime import UTC, datetime
 from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+
+try:
+    import resource
+except ImportError:  # Windows: the peak of memory is not recorded
+    resource = None
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,7 +38,7 @@ def provenance(frame: pd.DataFrame, model: "nn.Module | None" = None) -> dict:
     Returns
     -------
     dict
-        ``data``, ``model`` (SHA-256, where one is given), ``versions``, ``hardware``, ``peak_memory_mib`` (of this process) and ``date`` (UTC).
+        ``data``, ``model`` (SHA-256, where one is given), ``versions``, ``hardware``, ``peak_memory_mib`` (of this process; None on Windows) and ``date`` (UTC).
 
     Raises
     ------
@@ -57,9 +62,16 @@ def provenance(frame: pd.DataFrame, model: "nn.Module | None" = None) -> dict:
         "versions": {"companion": __version__, "python": platform.python_version()}
         | {name: metadata.version(name) for name in _PACKAGES},
         "hardware": f"{platform.machine()}, {device}",
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_memory_mib": _peak_memory(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _peak_memory() -> int | None:
+    """In MiB; the system counts in KiB, macOS in bytes."""
+    if resource is None:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024**2 if sys.platform == "darwin" else 1024)
 
 
 def _hash_of(model: "nn.Module") -> str:
