@@ -226,8 +226,13 @@ def floor_ranks(problem: Problem) -> dict[str, int]:
     if found:
         kept = {name: s.singular_values[: min(above[name], problem.largest)] for name, s in found.items()}
         ranks |= allocate(kept, {name: problem.costs[name] for name in kept}, problem.budget)
-    left = problem.budget - sum(rank * problem.costs[name] for name, rank in ranks.items())
-    return {name: ranks[name] + more for name, more in _even(problem, left).items()}
+    while free := {name: cost for name, cost in problem.costs.items() if ranks[name] < problem.largest}:
+        left = problem.budget - sum(rank * problem.costs[name] for name, rank in ranks.items())
+        more = proportional_ranks(dict.fromkeys(free, 1.0), free, left)
+        if not any(more.values()):
+            break
+        ranks |= {name: min(ranks[name] + count, problem.largest) for name, count in more.items()}
+    return ranks
 
 
 def _global(problem: Problem) -> dict[str, int]:
