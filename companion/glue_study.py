@@ -66,9 +66,14 @@ def run_glue(
     DataUnavailableError, DataIntegrityError
         A folder that is no task; as `companion.data.task_of`.
     """
-    for task in [tasks] if isinstance(tasks, str) else tasks:
+    if isinstance(tasks, str):
+        raise ValueError(f"tasks: got {tasks!r}; accepted: a sequence of names or folders")
+    for task in (tasks := list(tasks)):
         if GLUE.final_split not in (splits := data.task_of(task).splits):
             raise ValueError(f"tasks: {str(task)!r} has the splits {', '.join(splits)}; accepted: one with {GLUE.final_split!r}, too")
+    folders = [_subject(task) for task in tasks if folder_of(task) is not None]
+    if len(set(folders)) < len(folders):
+        raise ValueError(f"tasks must differ from each other, got one folder twice: {', '.join(map(str, tasks))}")
     frozen = [_with_constant(method, tasks, setting) for method in methods]
     return run_tuned(GLUE, path, tasks, frozen, seeds, setting, minutes, workers)
 

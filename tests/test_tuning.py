@@ -129,6 +129,10 @@ def test_the_threshold_is_not_calibrated_on_a_judged_task_under_another_name(tmp
     for tasks, source in (([folder], "mine"), (["./mine"], f"{folder}/"), (["qnli"], "qnli-mini")):
         with pytest.raises(ValueError, match="a task to calibrate on that is not judged"):
             run_glue(tmp_path / "r.jsonl", tasks, [f"threshold:{source}"])
+    with pytest.raises(ValueError, match="tasks: got './mine'"):
+        run_glue(tmp_path / "r.jsonl", "./mine", ["probe"])
+    with pytest.raises(ValueError, match="one folder twice: mine, ./mine"):
+        run_glue(tmp_path / "r.jsonl", ["mine", "./mine"], ["probe"])
 
 
 def test_settings_are_found_as_tuples_and_no_record_is_said_to_be_none():
