@@ -197,7 +197,7 @@ def _threshold(spectrum: GradientSpectrum, problem: Problem) -> int:
     return threshold_rank(spectrum.singular_values, problem.parameter, spectrum.shape, spectrum.n_examples)
 
 
-def _energy(spectrum: GradientSpectrum, problem: Problem) -> int:
+def _energy_of(spectrum: GradientSpectrum, problem: Problem) -> int:
     return energy_rank(spectrum.singular_values, 0.9 if problem.parameter is None else problem.parameter)
 
 
@@ -252,7 +252,7 @@ RANKS: dict[str, Callable[[Problem], dict[str, int]]] = {
     "uniform": _even,
     "gap-printed": _printed_gap,
     "gap": _in_proportion(lambda s, problem: gap_rank(s.singular_values, problem.largest)),
-    "energy": _in_proportion(_energy),
+    "energy": _in_proportion(_energy_of),
     "threshold": _in_proportion(_threshold),
     "kstar-printed": _in_proportion(_k_star_printed),
     "kstar": _in_proportion(_k_star),
