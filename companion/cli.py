@@ -121,6 +121,10 @@ def _measure(arguments: argparse.Namespace) -> tuple[dict, dict, int, int, list[
     drawn = data.sample(frame, arguments.examples + arguments.warm_up, arguments.seed)
     model, tokenizer = data.load_model(arguments.model, task.n_labels, arguments.seed), data.load_tokenizer(arguments.model)
     loader = {"batch_size": arguments.batch_size, "max_length": arguments.max_length}
+    batches = data.make_dataloader(drawn, tokenizer, **loader)
+    longest, most = batches.dataset.lengths.max(), getattr(model.config, "max_position_embeddings", None)
+    if most is not None and longest > most:
+        raise ValueError(f"--max-length {arguments.max_length}: a text has {longest} tokens, and {arguments.model} reads {most} at most")
     if arguments.warm_up:
         warm_up_head(model, data.make_dataloader(drawn[arguments.examples :], tokenizer, **loader))
     batches = data.make_dataloader(drawn[: arguments.examples], tokenizer, **loader)

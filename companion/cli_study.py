@@ -59,6 +59,8 @@ def _triple(text: str) -> tuple[int, int, int]:
 def _options(arguments: argparse.Namespace, *names: str) -> dict:
     """Those of the arguments that were given."""
     found = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if arguments.seeds < 0:
+        raise ValueError(f"--seeds {arguments.seeds}: accepted: the number of final runs, >= 0")
     return {"seeds": range(arguments.seeds), "minutes": arguments.minutes, "workers": arguments.workers, **found}
 
 
@@ -120,12 +122,17 @@ def _report(arguments: argparse.Namespace, parts: list[tuple[str, "Outcome"]], t
         print(f"{part}: {outcome.done} done, {outcome.failed} failed, {outcome.left} left, {outcome.seconds:.0f} s")
     if not arguments.records.exists():  # no run fitted into the minutes
         return 0
-    for failure in failed_records(arguments.records)[:3]:
+    failures = [f for f in failed_records(arguments.records) if any(_is_of(f["config"], setting) for _, setting in tables)]
+    for failure in failures[:3]:
         print(f"failed: {failure['config']['method']} on {failure['config']['task']}: {failure['error']}", file=sys.stderr)
     records = read_records(arguments.records)
     for title, setting in tables:
         _print_scores(records, title, setting)
     return int(any(outcome.failed for _, outcome in parts))
+
+
+def _is_of(config: dict, setting: dict) -> bool:
+    return "method" in config and all(config.get(key) == value for key, value in setting.items())
 
 
 def _print_scores(records: "pd.DataFrame", title: str, setting: dict) -> None:

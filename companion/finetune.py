@@ -67,8 +67,10 @@ def finetune(
     Raises
     ------
     ValueError
-        An unknown optimizer or precision, or one that the device does not have.
+        An unknown optimizer or precision, or one that the device does not have; epochs that are not positive.
     """
+    if not epochs > 0:
+        raise ValueError(f"epochs: got {epochs!r}; accepted: 1 or more")
     if optimizer not in ("adamw", "sgd"):
         raise ValueError(f"optimizer: got {optimizer!r}; accepted: 'adamw', 'sgd'")
     if precision not in ("fp32", "bf16", "fp16"):
@@ -158,6 +160,8 @@ def evaluate(model: nn.Module, dataloader: "DataLoader", task: str = "") -> dict
     logits, truth = torch.cat(outputs), torch.cat(truths)
     regression = logits.shape[1] == 1
     loss = functional.mse_loss(logits[:, 0], truth) if regression else functional.cross_entropy(logits, truth)
+    if not torch.isfinite(logits).all():  # the largest of NaN would be the first class
+        raise ValueError("predictions must hold no NaN and no infinity: the training diverged, or the model is damaged")
     predictions = logits[:, 0] if regression else logits.argmax(1)
     return {"loss": loss.item(), **task_metrics(task, truth.numpy(), predictions.numpy(), regression)}
 

@@ -3,9 +3,12 @@
 `companion.glue_run` makes one run; `companion.tuning` chooses the rate of every method alike.
 """
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from companion import data
+from companion.data.folder import folder_of
 from companion.glue_run import SETTING, threshold_constant, run
 from companion.methods import METHODS
 from companion.metrics import METRICS
@@ -21,7 +24,7 @@ LEARNING_RATES: dict[str, tuple[float | None, ...]] = {
 }
 """Learning rates to begin with, by method; ``"others"`` are all that train adapters."""
 
-GLUE = Design(run, ("probe", *METHODS), LEARNING_RATES)
+GLUE = Design(run, ("probe", *METHODS), LEARNING_RATES, parameters=("energy", "threshold"))
 """The methods of `companion.methods` and the linear probe, evaluated on GLUE's validation splits."""
 
 
@@ -58,8 +61,19 @@ def run_glue(
     Raises
     ------
     ValueError
-        An unknown method, ``"threshold"`` without a constant or calibrated on one of `tasks`, before anything is run.
+        An unknown method or task, a task without a validation split, ``"threshold"`` without a constant or calibrated on
+        one of `tasks`, before anything is run; and what `companion.tuning.run_tuned` raises.
+    DataUnavailableError, DataIntegrityError
+        A folder that is no task; as `companion.data.task_of`.
     """
+    if isinstance(tasks, str):
+        raise ValueError(f"tasks: got {tasks!r}; accepted: a sequence of names or folders")
+    for task in (tasks := list(tasks)):
+        if GLUE.final_split not in (splits := data.task_of(task).splits):
+            raise ValueError(f"tasks: {str(task)!r} has the splits {', '.join(splits)}; accepted: one with {GLUE.final_split!r}, too")
+    folders = [_subject(task) for task in tasks if folder_of(task) is not None]
+    if len(set(folders)) < len(folders):
+        raise ValueError(f"tasks must differ from each other, got one folder twice: {', '.join(map(str, tasks))}")
     frozen = [_with_constant(method, tasks, setting) for method in methods]
     return run_tuned(GLUE, path, tasks, frozen, seeds, setting, minutes, workers)
 
@@ -74,7 +88,13 @@ def _with_constant(method: str, tasks: Sequence[str], setting: Mapping[str, obje
     try:
         float(source)
     except ValueError:
-        if source in map(str, tasks):
+        if _subject(source) in map(_subject, tasks):
             raise ValueError(f"methods: got {method!r}; accepted: a task to calibrate on that is not judged") from None
         return f"{name}:{threshold_constant(source, setting):.6g}"
     return method
+
+
+def _subject(task: str | os.PathLike) -> str:
+    """What a task is about: the same for a subset and for every way to write the path of a folder."""
+    folder = folder_of(task)
+    return task.removesuffix("-mini") if folder is None else os.path.realpath(folder)

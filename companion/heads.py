@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import log_loss
 from sklearn.model_selection import cross_validate
 from torch import nn
 
@@ -73,7 +74,7 @@ def warm_up_head(model: nn.Module, dataloader: "DataLoader", folds: int = 5) -> 
     Raises
     ------
     ValueError
-        No such head, a class without examples, or too few examples for the folds.
+        No such head, a class with fewer than two examples, or too few examples for the folds.
 
     Warns
     -----
@@ -86,6 +87,9 @@ def warm_up_head(model: nn.Module, dataloader: "DataLoader", folds: int = 5) -> 
         raise ValueError(f"dataloader: got {len(labels)} examples; a fit with {folds} folds takes at least {4 * folds}")
     if head.out_features > 1 and set(np.unique(labels)) != set(range(head.out_features)):
         raise ValueError(f"dataloader: got labels {np.unique(labels).tolist()}; accepted: each of 0 … {head.out_features - 1}")
+    counts = dict(zip(*(found.tolist() for found in np.unique(labels, return_counts=True)), strict=True))
+    if head.out_features > 1 and min(counts.values()) < 2:
+        raise ValueError(f"dataloader: got {counts} examples by label; a fit takes at least two of each")
     strongest, cross_validated, fit = _fitted(features, labels, head.out_features == 1, folds)
     if strongest:
         warnings.warn(
@@ -113,7 +117,7 @@ def _fitted(features: np.ndarray, labels: np.ndarray, regression: bool, folds: i
         measured = {"score": "r2", "loss": "neg_mean_squared_error"}
     else:  # a tolerance for choosing; the fit itself has converged, see `warm_up_head`
         path = [LogisticRegression(max_iter=5000, tol=1e-4, C=c) for c in np.logspace(-5, 2, 8)]
-        measured = {"score": "accuracy", "loss": "neg_log_loss"}
+        measured = {"score": "accuracy", "loss": _minus_log_loss}
     best, least, score = path[0], np.inf, np.nan
     for estimator in path:
         found = cross_validate(estimator, features, labels, scoring=measured, cv=folds)
@@ -123,6 +127,11 @@ def _fitted(features: np.ndarray, labels: np.ndarray, regression: bool, folds: i
         best, least, score = estimator, loss, float(found["test_score"].mean())
     final = best if regression else best.set_params(tol=1e-6)
     return best is path[0], score, final.fit(features, labels)
+
+
+def _minus_log_loss(estimator: LogisticRegression, features: np.ndarray, labels: np.ndarray) -> float:
+    """scikit-learn's ``"neg_log_loss"``, also of a fold that lacks a rare class."""
+    return -log_loss(labels, estimator.predict_proba(features), labels=estimator.classes_)
 
 
 def _features(model: nn.Module, dataloader: "DataLoader") -> tuple[np.ndarray, np.ndarray]:
@@ -136,6 +145,10 @@ def _features(model: nn.Module, dataloader: "DataLoader") -> tuple[np.ndarray, n
         for batch in dataloader:
             labels.append(batch["labels"])
             model(**{key: value.to(model.device) for key, value in batch.items() if key != "labels"})
+            if features[-1].ndim == 3:  # the head of a decoder reads every token, its loss the last one that is no padding
+                mask = batch.get("attention_mask", torch.ones(features[-1].shape[:2], dtype=torch.long)).cpu()
+                last = (mask * torch.arange(mask.shape[1])).argmax(1)
+                features[-1] = features[-1][torch.arange(len(last)), last]
     finally:
         hook.remove()
         for module, mode in modes.items():

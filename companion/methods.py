@@ -198,6 +198,10 @@ def _threshold(spectrum: GradientSpectrum, problem: Problem) -> int:
     return threshold_rank(spectrum.singular_values, problem.parameter, spectrum.shape, spectrum.n_examples)
 
 
+def _energy_of(spectrum: GradientSpectrum, problem: Problem) -> int:
+    return energy_rank(spectrum.singular_values, 0.9 if problem.parameter is None else problem.parameter)
+
+
 def _k_star_printed(spectrum: GradientSpectrum, problem: Problem) -> int:
     """P1's rule as printed (eq. 4 to 6, C = 1), the noise that of an entry of one example's gradient; 0 without a decay."""
     noise = np.sqrt(np.mean(spectrum.flip_energies) / np.prod(spectrum.shape) * spectrum.n_examples)
@@ -223,8 +227,13 @@ def floor_ranks(problem: Problem) -> dict[str, int]:
     if found:
         kept = {name: s.singular_values[: min(above[name], problem.largest)] for name, s in found.items()}
         ranks |= allocate(kept, {name: problem.costs[name] for name in kept}, problem.budget)
-    left = problem.budget - sum(rank * problem.costs[name] for name, rank in ranks.items())
-    return {name: ranks[name] + more for name, more in _even(problem, left).items()}
+    while free := {name: cost for name, cost in problem.costs.items() if ranks[name] < problem.largest}:
+        left = problem.budget - sum(rank * problem.costs[name] for name, rank in ranks.items())
+        more = proportional_ranks(dict.fromkeys(free, 1.0), free, left)
+        if not any(more.values()):
+            break
+        ranks |= {name: min(ranks[name] + count, problem.largest) for name, count in more.items()}
+    return ranks
 
 
 def _global(problem: Problem) -> dict[str, int]:
@@ -244,7 +253,7 @@ RANKS: dict[str, Callable[[Problem], dict[str, int]]] = {
     "uniform": _even,
     "gap-printed": _printed_gap,
     "gap": _in_proportion(lambda s, problem: gap_rank(s.singular_values, problem.largest)),
-    "energy": _in_proportion(lambda s, problem: energy_rank(s.singular_values, 0.9 if problem.parameter is None else problem.parameter)),
+    "energy": _in_proportion(_energy_of),
     "threshold": _in_proportion(_threshold),
     "kstar-printed": _in_proportion(_k_star_printed),
     "kstar": _in_proportion(_k_star),

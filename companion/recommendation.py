@@ -8,6 +8,7 @@ import pandas as pd
 
 from companion.advice import Assessment
 from companion.glue_run import SETTING
+from companion.runs import method_label
 from companion.statistics import Interval, compare, hierarchical_bootstrap
 from companion.study_tables import scores_of_setting
 
@@ -95,6 +96,7 @@ def evidence(rule: str, records: pd.DataFrame, setting: Mapping[str, object] = S
     ValueError
         Two runs of one task, method and seed: the setting leaves open what tells them apart.
     """
+    rule = _label(rule)
     wide = scores_of_setting(records, setting).unstack("method")
     if rule not in wide or "uniform" not in wide:
         return None
@@ -109,6 +111,15 @@ def evidence(rule: str, records: pd.DataFrame, setting: Mapping[str, object] = S
         found = compare(pair[rule], pair["uniform"])
         gain = Interval(found.difference, found.low, found.high)
     return Evidence(rule, tuple(pairs), sum(map(len, pairs.values())), gain)
+
+
+def _label(rule: str) -> str:
+    """A rule as the study's tables name it, with 0.9 for 0.90."""
+    name, _, parameter = rule.partition(":")
+    try:
+        return method_label(name, float(parameter))
+    except ValueError:
+        return rule
 
 
 def sufficient_rank(records: pd.DataFrame, setting: Mapping[str, object] = SETTING, margin: float = 0.5) -> int:

@@ -4,13 +4,18 @@ import hashlib
 import json
 import os
 import platform
-import resource
+import sys
 from datetime import UTC, datetime
 from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+
+try:
+    import resource
+except ImportError:  # Windows: the peak of memory is not recorded
+    resource = None
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,7 +38,7 @@ def provenance(frame: pd.DataFrame, model: "nn.Module | None" = None) -> dict:
     Returns
     -------
     dict
-        ``data``, ``model`` (SHA-256, where one is given), ``versions``, ``hardware``, ``peak_memory_mib`` (of this process) and ``date`` (UTC).
+        ``data``, ``model`` (SHA-256, where one is given), ``versions``, ``hardware``, ``peak_memory_mib`` (of this process; None on Windows) and ``date`` (UTC).
 
     Raises
     ------
@@ -57,9 +62,16 @@ def provenance(frame: pd.DataFrame, model: "nn.Module | None" = None) -> dict:
         "versions": {"companion": __version__, "python": platform.python_version()}
         | {name: metadata.version(name) for name in _PACKAGES},
         "hardware": f"{platform.machine()}, {device}",
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_memory_mib": _peak_memory(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _peak_memory() -> int | None:
+    """In MiB; the system counts in KiB, macOS in bytes."""
+    if resource is None:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024**2 if sys.platform == "darwin" else 1024)
 
 
 def _hash_of(model: "nn.Module") -> str:
@@ -164,14 +176,14 @@ def failed_records(path: Path) -> list[dict]:
     return [record for record in latest(parse(path)[0]).values() if is_failed(record)]
 
 
-def label_of(method: str, parameter: float | None) -> str:
-    """Name of a method with its parameter after a colon, the same for 0.9 and 0.90."""
-    return method if parameter is None or parameter != parameter else f"{method}:{parameter:.12g}"  # NaN: none, in a table
-
-
 def key_of(config: dict) -> str:
     """A short name of a configuration that depends on nothing but its content."""
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def method_label(method: str, parameter: float | None) -> str:
+    """A method with its parameter after a colon, the same for 0.9 and 0.90."""
+    return method if parameter is None or parameter != parameter else f"{method}:{parameter:.12g}"
 
 
 def is_failed(record: dict) -> bool:

@@ -132,13 +132,16 @@ def run_study(
     Raises
     ------
     ValueError
-        A configuration twice, or one that is not a dict of plain values; minutes that are not positive.
+        A configuration twice, or one that is not a dict of plain values; minutes that are not positive; no worker.
     """
+    configs = list(configs)
     keys = [_checked_key(config) for config in configs]
     if len(set(keys)) < len(keys):
         raise ValueError(f"configs must differ from each other, got {configs[_first_repeated(keys)]!r} twice")
     if minutes is not None and not minutes > 0:
         raise ValueError(f"minutes must be > 0, got {minutes!r}")
+    if workers == 0:
+        raise ValueError("workers must be 1 or more, or None, got 0")
     start = time.monotonic()
     deadline = None if minutes is None else start + 60 * minutes
     with _locks(path) as take:
@@ -196,7 +199,7 @@ class _Queue:
     def _has_time(self, config: Config) -> bool:
         if self.deadline is None:
             return True
-        known = [record for record in self.records.values() if not is_failed(record) and "seconds" in record]
+        known = [record for record in self.records.values() if not is_failed(record) and _is_number(record.get("seconds"))]
         return time.monotonic() + (self.estimate(config, known) or 0) < self.deadline
 
     def _recorded_elsewhere(self, key: str) -> bool:
@@ -267,9 +270,14 @@ def _checked_key(config: Config) -> str:
     if not isinstance(config, dict):
         raise ValueError(f"configs must hold dicts, got {config!r}")
     try:
+        json.dumps(config, allow_nan=False)  # a record of NaN could not be written once the run is done
         return key_of(config)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"configs must hold plain values only, got {config!r} ({error})") from None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and value == value
 
 
 def _first_repeated(keys: list[str]) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from companion.runs import label_of
+from companion.runs import method_label
 from companion.statistics import compare, equivalence, hierarchical_bootstrap, holm, minimum_detectable_effect
 
 __all__ = [
@@ -37,6 +37,7 @@ def of_setting(records: pd.DataFrame, setting: Mapping[str, object]) -> pd.DataF
         column = records.get(f"config.{key}")
         if column is None:
             return records.iloc[:0]
+        value = list(value) if isinstance(value, tuple) else value  # as JSON has it
         same = column.isna() if value is None else column.map(lambda cell, value=value: cell == value)
         kept &= same.astype(bool)
     return records[kept.astype(bool)]
@@ -82,7 +83,7 @@ def method_labels(records: pd.DataFrame) -> pd.Series:
     pandas.Series of str
         On the index of `records`.
     """
-    labels = map(label_of, records["config.method"], records["config.parameter"])
+    labels = map(method_label, records["config.method"], records["config.parameter"])
     return pd.Series(labels, records.index, dtype=object)
 
 
@@ -133,7 +134,7 @@ def final_scores(records: pd.DataFrame, **setting) -> pd.Series:
         No such run, or two of one task, method and seed.
     """
     records = of_setting(records, setting)
-    if not (records["config.split"] != "tuning").any():
+    if records.empty or not (records["config.split"] != "tuning").any():
         raise ValueError(f"records hold no final run with {setting or 'any setting'}")
     found = of_chosen_rate(records)
     index = [found["config.task"], method_labels(found), found["config.seed"]]

@@ -4,6 +4,7 @@ A run's configuration holds what `setting` holds and besides ``task``, ``method`
 and ``split``: ``"tuning"`` is evaluated on examples cut from the training split, the final split once per final run.
 """
 
+import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from companion.runs import failed_records, key_of, label_of, read_records
+from companion import _validate
+from companion.runs import failed_records, key_of, method_label, read_records
 from companion.study import Outcome, grid, run_study
 
 __all__ = ["Design", "chosen_rates", "final_runs", "further_runs", "run_tuned", "tuning_runs"]
@@ -38,12 +40,15 @@ class Design:
         A single one, or ``(None,)`` for a method that trains nothing, is not tuned.
     final_split : str
         What the final runs are evaluated on.
+    parameters : collection of str, optional
+        Methods that have a parameter; of any other, one is refused. All have one by default.
     """
 
     run: Callable[..., dict]
     methods: Collection[str]
     rates: Mapping[str, tuple[float | None, ...]]
     final_split: str = "validation"
+    parameters: Collection[str] | None = None
 
     def rates_of(self, method: str) -> tuple[float | None, ...]:
         """Learning rates to begin with.
@@ -80,13 +85,16 @@ class Design:
         Raises
         ------
         ValueError
-            An unknown method.
+            An unknown method, a parameter that is not a finite number, or one of a method that has none.
         """
-        name, _, parameter = method.partition(":")
+        name, colon, parameter = method.partition(":")
         if name not in self.methods:
             raise ValueError(f"methods: got {method!r}; accepted: {', '.join(self.methods)}")
+        if colon and self.parameters is not None and name not in self.parameters:
+            with_one = ", ".join(self.parameters) or "none"
+            raise ValueError(f"methods: got {method!r}; accepted: {name!r}, methods with a parameter are {with_one}")
         try:
-            value = float(parameter) if parameter else None
+            value = _validate.number("parameter", float(parameter)) if colon else None
         except ValueError:
             raise ValueError(f"methods: got {method!r}; accepted: a number after the colon") from None
         return {
@@ -144,7 +152,8 @@ def chosen_rates(
         By task and method, its parameter after a colon.
     """
     scores = {key_of(record["config"]): -np.inf for record in failed}
-    scores |= dict(zip(records.get("key", ()), records.get("metrics.score", ()), strict=True))
+    if "metrics.score" in records:  # records from elsewhere may have other metrics
+        scores |= dict(zip(records["key"], records["metrics.score"], strict=True))
     tried: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for config in runs:
         result = (scores.get(key_of(config), np.nan), -config["learning_rate"])
@@ -186,7 +195,7 @@ def further_runs(
 
 
 def _label(config: Mapping[str, object]) -> str:
-    return label_of(config["method"], config["parameter"])
+    return method_label(config["method"], config["parameter"])
 
 
 def final_runs(
@@ -243,7 +252,8 @@ def run_tuned(
     path : Path
         Records, appended to.
     tasks, methods : sequence of str
-        In the order of their value; a method's parameter follows a colon (``"energy:0.9"``).
+        In the order of their value; a method's parameter follows a colon (``"energy:0.9"``). A folder of one's own may be a
+        path object.
     seeds : iterable of int
         Of the final runs.
     setting : mapping
@@ -259,14 +269,24 @@ def run_tuned(
     Raises
     ------
     ValueError
-        An unknown method, before anything is run.
+        An unknown method, a task, method or seed twice, or minutes that are not positive, before anything is run.
+    TypeError
+        Seeds that are not integers.
     """
     start = time.monotonic()
     run_one, outcomes = partial(design.run, records=path), []
+    if isinstance(tasks, str):
+        raise ValueError(f"tasks: got {tasks!r}; accepted: a sequence of names or folders")
+    tasks, methods = [_as_text(task) for task in tasks], list(methods)
+    seeds = [_validate.integer("seeds", seed, 0) for seed in seeds]
+    labels = [_label(design.config(setting, "", method, None, 0, design.final_split)) for method in methods]
+    for name, values in (("tasks", tasks), ("methods", labels), ("seeds", seeds)):
+        if len(set(values)) < len(values):
+            raise ValueError(f"{name} must differ from each other, got {', '.join(map(str, values))}")
+    minutes_left(minutes, start)
 
     def done(runs: list[dict]) -> None:
-        left = None if minutes is None else max(minutes - (time.monotonic() - start) / 60, 1e-3)
-        outcomes.append(run_study(run_one, runs, path, left, workers))
+        outcomes.append(run_study(run_one, runs, path, minutes_left(minutes, start), workers))
 
     done(tuning := tuning_runs(design, tasks, methods, setting))
     while more := further_runs(design, read_records(path), tuning, failed_records(path)) if path.exists() else []:
@@ -275,3 +295,20 @@ def run_tuned(
     rates = chosen_rates(read_records(path), tuning, failed_records(path)) if path.exists() else {}
     done(final_runs(design, tasks, methods, seeds, rates, setting))
     return outcomes
+
+
+def minutes_left(minutes: float | None, start: float) -> float | None:
+    """What is left of the minutes since `start` on the monotonic clock, a moment at least; ValueError if they were not > 0."""
+    if minutes is None:
+        return None
+    if not minutes > 0:
+        raise ValueError(f"minutes must be > 0, got {minutes!r}")
+    return max(minutes - (time.monotonic() - start) / 60, 1e-3)
+
+
+def _as_text(task: str | os.PathLike) -> str:
+    """A path object as a string that means a folder too, whatever known task has its name."""
+    if isinstance(task, str):
+        return task
+    path = os.path.expanduser(os.fspath(task))
+    return path if os.path.dirname(path) else os.path.join(os.curdir, path)

@@ -113,7 +113,7 @@ def run_vision_once(config: Mapping[str, object], records: Path | None = None) -
         options = {"precision": config["precision"]}
         result = finetune(model, batches, config["epochs"], config["learning_rate"], config["seed"], **options)
     trained = time.perf_counter()
-    measured = evaluate(model, loader(test), config["task"])
+    measured = evaluate(model, loader(test))
     times = {"choosing": chosen - start, "training": trained - chosen, "evaluating": time.perf_counter() - trained}
     metrics = {
         **measured,

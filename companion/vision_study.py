@@ -7,9 +7,11 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from companion.data.folder import folder_of, splits_of
+from companion.data.image_tasks import IMAGE_TASKS
 from companion.matched_adapters import KINDS
 from companion.study import Outcome
-from companion.tuning import Design, run_tuned
+from companion.tuning import Design, minutes_left, run_tuned
 from companion.vision_run import VISION_SETTING, run_vision_once
 
 __all__ = ["ABLATION", "BUDGETS", "VISION", "VISION_RATES", "run_ablation", "run_vision"]
@@ -21,7 +23,7 @@ VISION_RATES: dict[str, tuple[float | None, ...]] = {
 }
 """Learning rates to begin with, by method; ``"others"`` are all adapters. P2 has 1e-3 (appendix G.4)."""
 
-VISION = Design(run_vision_once, ("probe", "full", *KINDS), VISION_RATES, "test")
+VISION = Design(run_vision_once, ("probe", "full", *KINDS), VISION_RATES, "test", parameters=())
 """The kinds of `companion.matched_adapters` with a linear probe and full fine-tuning, on the official test images."""
 
 BUDGETS = (4.0, 1.0, 16.0)
@@ -67,7 +69,8 @@ def run_vision(
     Raises
     ------
     ValueError
-        An unknown method, before anything is run.
+        An unknown method or a folder without a test split, before anything is run; and what
+        `companion.tuning.run_tuned` raises.
     """
     for method in methods:
         VISION.config(setting, task, method, None, 0, "test")
@@ -109,7 +112,7 @@ def run_ablation(
     Raises
     ------
     ValueError
-        What `companion.study.run_study` raises.
+        A folder without a test split, before anything is run; and what `companion.tuning.run_tuned` raises.
     """
     parts = [({"rank": None, "ranks": list(map(int, r))}, ["tucker"]) for r in ranks]
     return _in_parts(path, task, parts, seeds, setting, minutes, workers)
@@ -124,8 +127,11 @@ def _in_parts(
     minutes: float | None,
     workers: int | None,
 ) -> list[Outcome]:
-    start, outcomes = time.monotonic(), []
+    start, outcomes, seeds = time.monotonic(), [], list(seeds)
+    folder = folder_of(task, IMAGE_TASKS)
+    if folder is not None and VISION.final_split not in (splits := splits_of(folder, IMAGE_TASKS)):
+        raise ValueError(f"task: {str(task)!r} has the splits {', '.join(splits)}; accepted: one with {VISION.final_split!r}, too")
     for changes, methods in parts:
-        left = None if minutes is None else max(minutes - (time.monotonic() - start) / 60, 1e-3)
+        left = minutes_left(minutes, start)
         outcomes += run_tuned(VISION, path, [task], methods, seeds, {**setting, **changes}, left, workers)
     return outcomes

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 from peft import LoraConfig, get_peft_model
 
@@ -69,6 +70,15 @@ def test_errors_are_one_clear_line_and_exit_2(arguments, match, capsys):
     captured = capsys.readouterr()
     assert captured.err.startswith("companion ranks: ") and "Traceback" not in captured.err
     assert re.search(match, captured.err), captured.err
+
+
+def test_a_text_longer_than_the_model_reads_is_named(folder, tmp_path, capsys):
+    texts = [" ".join(["rain"] * 600), "sun"] * 30
+    pd.DataFrame({"text": texts, "label": [0, 1] * 30}).to_parquet(tmp_path / "train.parquet")
+    command = ["ranks", str(folder), "--task", str(tmp_path), "--examples", "20", "--warm-up", "20", "--max-length"]
+    assert cli.main([*command, "1000"]) == 2
+    assert "--max-length 1000: a text has 602 tokens" in capsys.readouterr().err
+    assert cli.main([*command, "512"]) == 0
 
 
 def test_an_interrupted_write_leaves_the_old_file(folder, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
-from transformers import TrainerCallback
+from transformers import LlamaConfig, LlamaForSequenceClassification, TrainerCallback
 
 from companion import heads
 from companion.finetune import adapter_parameters, evaluate, finetune, head_of, warm_up_head
@@ -49,6 +49,48 @@ def test_warmed_head_is_a_minimum_for_its_own_examples():
     warm_up_head(model, data)
     warm = sum(g.mean.norm() for g in mean_gradients(model, data, r"classifier", flips=0).values())
     assert warm < 0.3 * cold  # not zero: the fit is penalised
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_the_head_of_a_decoder_is_fitted_to_the_tokens_that_its_loss_reads(left):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+        model = LlamaForSequenceClassification(LlamaConfig(vocab_size=60, num_key_value_heads=2, pad_token_id=0, **sizes))
+    batches = text_batches(80, 16)
+    for batch in batches:
+        last = batch["attention_mask"].sum(1) - 1
+        batch["labels"] = batch["input_ids"][torch.arange(len(last)), last] % 2  # the last token says it
+        if left:
+            batch |= {key: batch[key].flip(1) for key in ("input_ids", "attention_mask")}
+            batch["labels"] = batch["input_ids"][:, -1] % 2
+    cold = evaluate(model, batches)["loss"]
+    warm_up_head(model, batches)
+    assert evaluate(model, batches)["loss"] < cold
+
+
+@pytest.mark.filterwarnings("ignore:The least populated class")
+def test_a_rare_class_does_not_choose_the_weakest_penalty():
+    rng = np.random.default_rng(0)
+    features, labels = rng.standard_normal((40, 8)), np.array([0] * 20 + [1] * 17 + [2] * 3)
+    strongest, score, fit = heads._fitted(features, labels, False, 5)
+    assert strongest and fit.C == pytest.approx(1e-5) and np.isfinite(score)  # nothing but noise to be found
+    data = separable(40, 10)
+    for batch in data:
+        batch["labels"] = torch.zeros_like(batch["labels"])
+    data[0]["labels"][0] = 1
+    with pytest.raises(ValueError, match="dataloader: got {0: 39, 1: 1} examples by label; a fit takes at least two of each"):
+        warm_up_head(tiny_bert(), data)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+@pytest.mark.parametrize("n_labels", [1, 2])
+def test_predictions_that_are_not_finite_are_no_result(n_labels, wrong):
+    model = tiny_bert(n_labels)
+    with torch.no_grad():
+        model.classifier.bias.fill_(wrong)
+    with pytest.raises(ValueError, match="predictions must hold no NaN and no infinity"):
+        evaluate(model, separable(20, 10, n_labels))
 
 
 def test_missing_class_and_missing_head_are_named():
@@ -141,6 +183,8 @@ def test_a_step_of_sgd_goes_down_the_gradient():
     assert torch.nn.functional.cosine_similarity(step.flatten(), expected.flatten(), dim=0) > 0.9999
     with pytest.raises(ValueError, match="optimizer: got 'lion'; accepted: 'adamw', 'sgd'"):
         finetune(adapted(), separable(32, 16), optimizer="lion")
+    with pytest.raises(ValueError, match="epochs: got 0"):
+        finetune(adapted(), separable(32, 16), epochs=0)
 
 
 @pytest.mark.parametrize("kind", ["regression", "two classes", "many classes"])

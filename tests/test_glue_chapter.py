@@ -189,6 +189,23 @@ def test_a_rate_that_diverged_counts_as_tried(tmp_path):
     assert tuned.loc[("rte", "uniform"), RATES[2]] == -np.inf and tuned.loc[("rte", "uniform"), "chosen"] == RATES[1]
 
 
+@pytest.mark.parametrize("method", ["energy:0.9", "threshold:1.2345678e-05"])
+def test_a_rate_that_diverged_counts_as_tried_by_a_method_with_a_parameter(tmp_path, method):
+    runs = tuning_run("rte", method, 1)
+    failed = {"config": runs[2]["config"], "error": "ValueError: diverged", "traceback": ""}
+    path = written(tmp_path, [*runs[:2], failed])
+    row = tuning(rt.load(path), source=path).loc[("rte", method)]
+    assert row[RATES[2]] == -np.inf and row["chosen"] == RATES[1] and row["grid"] == "closed"
+
+
+def test_ranks_of_two_parameters_are_those_of_two_methods(tmp_path):
+    other = dict(zip(NAMES, [0, 8] * 6, strict=True))
+    runs = [glue_run("rte"), glue_run("rte", "energy:0.5"), glue_run("rte", "energy:0.9", ranks=other)]
+    study = rt.load(written(tmp_path, runs))
+    assert gt.same_ranks(study, "rte", "energy:0.5", "uniform") == (1, 1)
+    assert gt.same_ranks(study, "rte", "energy:0.9", "uniform") == (0, 1)
+
+
 def test_one_seed_is_shown_and_not_compared(tmp_path):
     study = rt.load(written(tmp_path, final_runs(("stsb",), [0])))
     texts = everything(study, rt.load("none"))

@@ -79,6 +79,17 @@ def test_seed_head_precision_and_rate_matter(small):
         assert run(config(small) | change)["metrics"]["loss"] != base, change
 
 
+def test_a_folder_of_a_bundled_name_has_the_metric_of_a_folder(small, tmp_path, monkeypatch):
+    folder = tmp_path / "mrpc-mini"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"text": rng.choice(["sun", "rain", "snow over town"], 200), "label": rng.integers(0, 3, 200)})
+    frame.to_parquet(folder / "train.parquet")
+    monkeypatch.chdir(tmp_path)
+    metrics = run(config(small, task="mrpc-mini", method="probe", learning_rate=None))["metrics"]
+    assert "f1" not in metrics and metrics["score"] == pytest.approx(100 * metrics["accuracy"])
+
+
 def test_training_never_sees_tuning_examples_and_all_seeds_share_them():
     frame = data.load_task("stsb-mini")
     first, held = split(frame, 300, 0)

@@ -91,6 +91,14 @@ def test_floor_pays_for_modes_first_and_spreads_the_rest():
     assert costs_of(ranks, given.costs) <= given.budget
 
 
+def test_no_rule_gives_a_matrix_more_than_the_largest_rank():
+    given = problem()
+    for i, spectrum in enumerate(given.spectra.values()):  # all of the signal in one matrix
+        object.__setattr__(spectrum, "floors", np.full(9, 1e9 if i else 0.0))
+    ranks = floor_ranks(given)
+    assert max(ranks.values()) == given.largest and given.budget - max(given.costs.values()) < costs_of(ranks, given.costs) <= given.budget
+
+
 def adapt_ranks(method, given):
     return RANKS[method](given)
 

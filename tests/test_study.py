@@ -3,10 +3,11 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from companion import data
+from companion import data, runs
 from companion.study import append_record, provenance, read_records
 
 
@@ -66,3 +67,17 @@ def test_provenance_names_the_data():
     assert record["data"]["task"] == "stsb-mini" and len(record["data"]["sha256"]) == 64
     assert {"torch", "peft", "companion"} <= set(record["versions"])
     json.dumps(record)
+
+
+def test_peak_memory_is_in_mebibytes_on_every_system(monkeypatch):
+    counted = SimpleNamespace(RUSAGE_SELF=0, getrusage=lambda who: SimpleNamespace(ru_maxrss=512 * 1024**2))
+    frame = data.load_task("stsb-mini", "validation")
+    for module, system, peak in ((counted, "linux", 512 * 1024), (counted, "darwin", 512), (None, "win32", None)):
+        monkeypatch.setattr(runs, "resource", module)
+        monkeypatch.setattr(runs.sys, "platform", system)
+        assert runs.provenance(frame)["peak_memory_mib"] == peak
+
+
+def test_records_can_be_read_where_there_is_no_count_of_resources():
+    code = "import sys; sys.modules['resource'] = None; from companion.study import read_records; print(len(read_records('glue')) > 0)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "True"

@@ -168,13 +168,23 @@ def test_the_same_study_runs_on_a_dask_cluster(tmp_path, undisturbed):
         ([{"a": 1}, {"a": 1}], {}, "configs must differ from each other, got {'a': 1} twice"),
         (["a"], {}, "configs must hold dicts, got 'a'"),
         ([{"a": object}], {}, "configs must hold plain values only"),
+        ([{"a": float("nan")}], {}, "configs must hold plain values only"),  # no record could hold it
         ([{"a": 1}], {"minutes": 0}, "minutes must be > 0, got 0"),
+        ([{"a": 1}], {"workers": 0}, "workers must be 1 or more, or None, got 0"),
     ],
 )
 def test_bad_input_is_named(tmp_path, configs, options, message):
     with pytest.raises(ValueError, match=message):
         run_study(run, configs, tmp_path / "runs.jsonl", progress=False, **options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_configurations_may_come_one_by_one_and_foreign_times_say_nothing(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    append_record(path, {"config": {"elsewhere": 1}, "seconds": None})
+    append_record(path, {"config": {"elsewhere": 2}, "seconds": "long"})
+    outcome = run_study(run, (config for config in CONFIGS[:2]), path, minutes=1, progress=False)
+    assert (outcome.done, outcome.left) == (2, 0)
 
 
 def test_a_failure_that_another_driver_recorded_is_not_repeated(tmp_path):

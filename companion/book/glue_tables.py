@@ -166,7 +166,7 @@ def _rank_pairs(
     found = of_chosen_rate(of_setting(records, {**setting, "task": task}))
     if found.empty:
         return []
-    ranks = {m: dict(zip(r["config.seed"], r["metrics.ranks"], strict=True)) for m, r in found.groupby("config.method")}
+    ranks = {m: dict(zip(r["config.seed"], r["metrics.ranks"], strict=True)) for m, r in found.groupby(method_labels(found))}
     ours, theirs = ranks.get(first, {}), ranks.get(second, {})
     return [(ours[seed], theirs[seed]) for seed in sorted(set(ours) & set(theirs))]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from companion.runs import failed_records, key_of, label_of, read_records
+from companion.runs import failed_records, key_of, method_label, read_records
 from companion.study_tables import compare_methods, method_labels, of_setting
 from companion.tuning import Design, chosen_rates, further_runs, tuning_runs
 
@@ -46,7 +46,8 @@ def tuning(
     table = rows.pivot_table("metrics.score", ["task", "method"], "rate", aggfunc="last")
     failures = failed_records(path_of(source)) if source is not None and path_of(source).is_file() else []
     for config in (record["config"] for record in failures if record["config"].get("split") == "tuning"):
-        pair, rate = (config["task"], label_of(config["method"], config["parameter"])), config["learning_rate"]
+        pair = config.get("task"), method_label(config.get("method"), config.get("parameter"))
+        rate = config.get("learning_rate")
         if pair in table.index and all(config.get(key) == value for key, value in setting.items()):
             table.loc[pair, rate] = -np.inf
     table = table[sorted(table)]

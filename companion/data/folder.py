@@ -61,6 +61,11 @@ def folder_of(name: str | os.PathLike, known: Collection[str] = TASKS) -> Path |
     return Path(path) if any(separator in path for separator in separators) or os.path.isdir(path) else None
 
 
+def splits_of(folder: Path, known: Collection[str] = TASKS) -> list[str]:
+    """Names of the splits of a folder, train first; no file is opened."""
+    return list(_splits(folder, known))
+
+
 def load_folder(folder: Path, split: str) -> pd.DataFrame:
     """Load one split of a folder of texts; as `load_task`."""
     frame, _ = _load(folder, split, "strings", TASKS)
