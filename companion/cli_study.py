@@ -44,6 +44,7 @@ def _add(names: argparse._SubParsersAction, name: str, text: str, overrides: dic
     parser.add_argument("--paper", action="store_true", help="start from the setting of P2, appendix G")
     parser.add_argument("--minutes", type=float, help="start no run that would end later than this")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time (default 1)")
+    parser.add_argument("--retry-failures", action="store_true", help="run again what is recorded as failed")
     for key, kind in overrides.items():
         parser.add_argument(f"--{key.replace('_', '-')}", type=kind, help=f"overrides the setting's {key}")
     return parser
@@ -61,7 +62,8 @@ def _options(arguments: argparse.Namespace, *names: str) -> dict:
     found = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     if arguments.seeds < 0:
         raise ValueError(f"--seeds {arguments.seeds}: accepted: the number of final runs, >= 0")
-    return {"seeds": range(arguments.seeds), "minutes": arguments.minutes, "workers": arguments.workers, **found}
+    common = {name: getattr(arguments, name) for name in ("minutes", "workers", "retry_failures")}
+    return {"seeds": range(arguments.seeds), **common, **found}
 
 
 def _changed(arguments: argparse.Namespace, *names: str) -> dict:
@@ -125,6 +127,8 @@ def _report(arguments: argparse.Namespace, parts: list[tuple[str, "Outcome"]], t
     failures = [f for f in failed_records(arguments.records) if any(_is_of(f["config"], setting) for _, setting in tables)]
     for failure in failures[:3]:
         print(f"failed: {failure['config']['method']} on {failure['config']['task']}: {failure['error']}", file=sys.stderr)
+    if failures and not arguments.retry_failures:
+        print(f"{len(failures)} failed runs are left as they are; --retry-failures runs them again", file=sys.stderr)
     records = read_records(arguments.records)
     for title, setting in tables:
         _print_scores(records, title, setting)

@@ -36,6 +36,7 @@ def run_glue(
     setting: Mapping[str, object] = SETTING,
     minutes: float | None = None,
     workers: int | None = 1,
+    retry_failures: bool = False,
 ) -> list[Outcome]:
     """Tune every method on every task, then make the final runs; whatever has a record is not repeated.
 
@@ -50,7 +51,7 @@ def run_glue(
         Of the final runs.
     setting : mapping
         `companion.glue_run.SETTING`, `companion.glue_run.PAPER` or one of your own with the same keys.
-    minutes, workers
+    minutes, workers, retry_failures
         As for `companion.study.run_study`.
 
     Returns
@@ -75,7 +76,7 @@ def run_glue(
     if len(set(folders)) < len(folders):
         raise ValueError(f"tasks must differ from each other, got one folder twice: {', '.join(map(str, tasks))}")
     frozen = [_with_constant(method, tasks, setting) for method in methods]
-    return run_tuned(GLUE, path, tasks, frozen, seeds, setting, minutes, workers)
+    return run_tuned(GLUE, path, tasks, frozen, seeds, setting, minutes, workers, retry_failures)
 
 
 def _with_constant(method: str, tasks: Sequence[str], setting: Mapping[str, object]) -> str:

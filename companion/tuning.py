@@ -243,6 +243,7 @@ def run_tuned(
     setting: Mapping[str, object],
     minutes: float | None = None,
     workers: int | None = 1,
+    retry_failures: bool = False,
 ) -> list[Outcome]:
     """Tune every method on every task, then make the final runs; whatever has a record is not repeated.
 
@@ -258,7 +259,7 @@ def run_tuned(
         Of the final runs.
     setting : mapping
         What all runs share.
-    minutes, workers
+    minutes, workers, retry_failures
         As for `companion.study.run_study`.
 
     Returns
@@ -286,7 +287,7 @@ def run_tuned(
     minutes_left(minutes, start)
 
     def done(runs: list[dict]) -> None:
-        outcomes.append(run_study(run_one, runs, path, minutes_left(minutes, start), workers))
+        outcomes.append(run_study(run_one, runs, path, minutes_left(minutes, start), workers, retry_failures=retry_failures))
 
     done(tuning := tuning_runs(design, tasks, methods, setting))
     while more := further_runs(design, read_records(path), tuning, failed_records(path)) if path.exists() else []:

@@ -42,6 +42,7 @@ def run_vision(
     setting: Mapping[str, object] = VISION_SETTING,
     minutes: float | None = None,
     workers: int | None = 1,
+    retry_failures: bool = False,
 ) -> list[Outcome]:
     """Every kind of adapter at every budget; whatever has a record is not repeated.
 
@@ -54,7 +55,7 @@ def run_vision(
         those as printed, have no budget and run once. A kind whose smallest adapter is above a budget leaves failures.
     budgets : sequence of float
         Ranks of uniform LoRA, in the order of their value.
-    seeds, minutes, workers
+    seeds, minutes, workers, retry_failures
         As for `companion.tuning.run_tuned`.
     task : str
         A data set of images, as for `companion.data.load_images`.
@@ -79,7 +80,7 @@ def run_vision(
     ranks = [float(budget) for budget in budgets] if bound else []  # 4 and 4.0 are one run
     parts = [({"rank": rank, "ranks": None}, bound) for rank in ranks]
     parts += [({"rank": None, "ranks": None}, free)] if free else []
-    return _in_parts(path, task, parts, seeds, setting, minutes, workers)
+    return _in_parts(path, task, parts, seeds, setting, minutes, workers, retry_failures)
 
 
 FREE = ("probe", "full", "tucker-printed", "lora-printed")  # what they cost is not for a budget to say
@@ -93,6 +94,7 @@ def run_ablation(
     setting: Mapping[str, object] = VISION_SETTING,
     minutes: float | None = None,
     workers: int | None = 1,
+    retry_failures: bool = False,
 ) -> list[Outcome]:
     """Tucker-LoRA with given ranks, the same for every projection (P2 figure 5b); otherwise as `run_vision`.
 
@@ -102,7 +104,7 @@ def run_ablation(
         Records, appended to.
     ranks : sequence of (int, int, int)
         Along heads, head_dim and d_model, in the order of their value.
-    seeds, task, setting, minutes, workers
+    seeds, task, setting, minutes, workers, retry_failures
         As for `run_vision`.
 
     Returns
@@ -115,7 +117,7 @@ def run_ablation(
         A folder without a test split, before anything is run; and what `companion.tuning.run_tuned` raises.
     """
     parts = [({"rank": None, "ranks": list(map(int, r))}, ["tucker"]) for r in ranks]
-    return _in_parts(path, task, parts, seeds, setting, minutes, workers)
+    return _in_parts(path, task, parts, seeds, setting, minutes, workers, retry_failures)
 
 
 def _in_parts(
@@ -126,6 +128,7 @@ def _in_parts(
     setting: Mapping[str, object],
     minutes: float | None,
     workers: int | None,
+    retry_failures: bool,
 ) -> list[Outcome]:
     start, outcomes, seeds = time.monotonic(), [], list(seeds)
     folder = folder_of(task, IMAGE_TASKS)
@@ -133,5 +136,5 @@ def _in_parts(
         raise ValueError(f"task: {str(task)!r} has the splits {', '.join(splits)}; accepted: one with {VISION.final_split!r}, too")
     for changes, methods in parts:
         left = minutes_left(minutes, start)
-        outcomes += run_tuned(VISION, path, [task], methods, seeds, {**setting, **changes}, left, workers)
+        outcomes += run_tuned(VISION, path, [task], methods, seeds, {**setting, **changes}, left, workers, retry_failures)
     return outcomes

@@ -12,6 +12,7 @@ from companion.glue_run import SETTING
 from companion.glue_study import GLUE, run_glue
 from companion.methods import Problem, adapt
 from companion.runs import append_record, read_records
+from companion.study import Outcome
 from companion.study_tables import final_scores, of_setting
 from companion.tuning import Design, run_tuned
 from companion.vision_study import VISION, run_vision
@@ -147,3 +148,18 @@ def test_parameters_that_differ_in_the_seventh_digit_are_two_methods():
              "metrics": {"score": p}} for p in (1.234567, 1.2345671)]  # fmt: skip
     found = final_scores(pd.json_normalize(rows, max_level=1))
     assert found.index.get_level_values("method").tolist() == ["threshold:1.234567", "threshold:1.2345671"]
+
+
+def test_failed_runs_are_repeated_on_demand(tmp_path, capsys, monkeypatch):
+    path, given = tmp_path / "r.jsonl", (["a"], ["even"], [0], {})
+    assert [o.failed for o in run_tuned(Design(always_fail, ("even",), RATES), path, *given)] == [3, 0]
+    working = Design(best_in_the_middle, ("even",), RATES)
+    assert [o.done for o in run_tuned(working, path, *given)] == [0, 0]
+    assert [o.done for o in run_tuned(working, path, *given, retry_failures=True)] == [3, 1]
+
+    asked = []
+    monkeypatch.setattr("companion.glue_study.run_tuned", lambda *a: asked.append(a[-1]) or [Outcome(0, 0, 0, 0.0)] * 2)
+    append_record(path, {"config": {**SETTING, "task": "rte", "method": "gap", "split": "tuning"}, "error": "OSError: offline"})
+    command = ["study", "glue", "--records", str(path), "--tasks", "rte", "--methods", "gap"]
+    main(command), main([*command, "--retry-failures"])
+    assert asked == [False, True] and capsys.readouterr().err.count("--retry-failures runs them again") == 1
