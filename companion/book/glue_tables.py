@@ -21,7 +21,7 @@ from companion.truth_tables import alone_table, largest_setting, marginal_values
 
 __all__ = [
     "METHODS", "PRINTED_NAMES", "SEEDS", "TASKS", "average", "by_budget", "comparison_text", "cost_ratio", "final",
-    "greedy", "leaderboard", "missing", "moved_ranks", "one_percent", "one_answer", "oracle_values", "printed_difference",
+    "greedy", "leaderboard", "missing", "moved_ranks", "of_pairs", "one_percent", "one_answer", "oracle_values", "printed_difference",
     "same_ranks", "scores_as", "study_tasks", "table_3", "task_name", "unit_ranks",
 ]  # fmt: skip
 
@@ -289,6 +289,11 @@ def oracle_values(records: pd.DataFrame) -> pd.DataFrame | None:
         return marginal_values(largest_setting(records)) if len(records) else None
     except ValueError:
         return None
+
+
+def of_pairs(worth: pd.DataFrame) -> list[float]:
+    """Rank correlation over the units of every two seeds: what another seed repeats of the order."""
+    return worth.corr(method="spearman").to_numpy()[np.triu_indices(worth.shape[1], 1)].tolist()
 
 
 def unit_ranks(rule: str, spectra: Mapping[str, GradientSpectrum], units: Iterable[str]) -> dict[str, int]:
