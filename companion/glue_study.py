@@ -12,6 +12,7 @@ from companion.data.folder import folder_of
 from companion.glue_run import SETTING, threshold_constant, run
 from companion.methods import METHODS
 from companion.metrics import METRICS
+from companion.runs import parse
 from companion.study import Outcome
 from companion.tuning import Design, run_tuned
 
@@ -62,8 +63,8 @@ def run_glue(
     Raises
     ------
     ValueError
-        An unknown method or task, a task without a validation split, ``"threshold"`` without a constant or calibrated on
-        one of `tasks`, before anything is run; and what `companion.tuning.run_tuned` raises.
+        An unknown method or task, a task without a validation split, a folder whose training examples are not those of its records,
+        ``"threshold"`` without a constant or calibrated on one of `tasks`, before anything is run; and what `companion.tuning.run_tuned` raises.
     DataUnavailableError, DataIntegrityError
         A folder that is no task; as `companion.data.task_of`.
     """
@@ -75,8 +76,19 @@ def run_glue(
     folders = [_subject(task) for task in tasks if folder_of(task) is not None]
     if len(set(folders)) < len(folders):
         raise ValueError(f"tasks must differ from each other, got one folder twice: {', '.join(map(str, tasks))}")
+    _refuse_other_data(path, [task for task in tasks if folder_of(task) is not None])
     frozen = [_with_constant(method, tasks, setting) for method in methods]
     return run_tuned(GLUE, path, tasks, frozen, seeds, setting, minutes, workers, retry_failures)
+
+
+def _refuse_other_data(path: Path, folders: Sequence[str | os.PathLike]) -> None:
+    """A record is found by its configuration, which names a folder and not what is in it."""
+    records = parse(path)[0] if folders and path.exists() else []
+    own = [record for record in records if record["config"].get("study") == "glue" and "data" in record]
+    known = {_subject(record["config"]["task"]): record["data"]["sha256"] for record in own}
+    for task in folders:
+        if known.get(_subject(task)) not in (None, data.load_task(task).attrs["sha256"]):
+            raise ValueError(f"path: {path} holds runs on other examples than {str(task)!r} has now; accepted: a new file")
 
 
 def _with_constant(method: str, tasks: Sequence[str], setting: Mapping[str, object]) -> str:

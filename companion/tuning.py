@@ -7,7 +7,7 @@ and ``split``: ``"tuning"`` is evaluated on examples cut from the training split
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -265,7 +265,8 @@ def run_tuned(
     Returns
     -------
     list of Outcome
-        Of the tuning (the first grid, then further rates where needed) and, last, of the final runs.
+        Of the tuning (the first grid, then further rates where needed) and, last, of the final runs, where ``left`` counts
+        those that wait for a learning rate too.
 
     Raises
     ------
@@ -294,8 +295,9 @@ def run_tuned(
         tuning += more
         done(more)
     rates = chosen_rates(read_records(path), tuning, failed_records(path)) if path.exists() else {}
-    done(final_runs(design, tasks, methods, seeds, rates, setting))
-    return outcomes
+    done(runs := final_runs(design, tasks, methods, seeds, rates, setting))
+    waiting = len(tasks) * len(methods) * len(seeds) - len(runs)
+    return [*outcomes[:-1], replace(outcomes[-1], left=outcomes[-1].left + waiting)]
 
 
 def minutes_left(minutes: float | None, start: float) -> float | None:

@@ -222,6 +222,12 @@ def test_from_the_command_line_on_a_folder_of_ones_own_and_again(tmp_path, small
     assert set(scores.index.get_level_values("method")) == {"uniform", "gap-printed", "probe"} and "gap-printed" in shown
     before = records.read_text()
     assert main(command) == 0 and records.read_text() == before  # nothing is left to do
+    own_task(folder, 200, 2)  # the validation split, anew
+    assert main(command) == 0
+    own_task(folder, 201, 0)
+    assert main([*command, "--tasks", str(folder / ".." / "weather")]) == 2
+    assert "holds runs on other examples than" in capsys.readouterr().err and records.read_text() == before
+    own_task(folder, 200, 0)
     assert main([*command, "--methods", "nothing"]) == 2
     assert "accepted" in capsys.readouterr().err
 

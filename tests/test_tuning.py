@@ -154,7 +154,7 @@ def test_failed_runs_are_repeated_on_demand(tmp_path, capsys, monkeypatch):
     path, given = tmp_path / "r.jsonl", (["a"], ["even"], [0], {})
     assert [o.failed for o in run_tuned(Design(always_fail, ("even",), RATES), path, *given)] == [3, 0]
     working = Design(best_in_the_middle, ("even",), RATES)
-    assert [o.done for o in run_tuned(working, path, *given)] == [0, 0]
+    assert [(o.done, o.left) for o in run_tuned(working, path, *given)] == [(0, 3), (0, 1)]  # the final run waits for a rate
     assert [o.done for o in run_tuned(working, path, *given, retry_failures=True)] == [3, 1]
 
     asked = []
