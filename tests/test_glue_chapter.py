@@ -575,3 +575,14 @@ def test_what_rank_is_worth_is_drawn_by_layer_and_by_matrix():
         assert below.get_xlabel() == label and len(above.patches) == len(index) and len(below.lines) == 2
         assert sum(below.lines[0].get_ydata()) == pytest.approx(100)
     assert all(not ax.axison for ax in gf.worth_figure(None, {}).axes)
+
+
+def test_every_method_that_was_run_is_compared(tmp_path):
+    runs = [*final_runs(("stsb",), range(2)), *(glue_run("stsb", m, n, 79.0 + n) for m in ("eva", "threshold:4.3e-05") for n in (0, 1))]
+    table = rt.comparison(gt.final(rt.load(written(tmp_path, runs))))
+    assert gt.compared_methods(table) == ["gap", "floor", "permuted", "adalora", "eva", "threshold:4.3e-05"]
+    assert gt.compared_methods(table.iloc[:0]) == ["gap", "floor", "permuted", "adalora"]
+    text = gt.comparison_text(table).split("\n")
+    assert len({line.index("[") for line in text[1::2]}) == 1 and any(" threshold " in line for line in text)
+    labels = [label.get_text() for label in gf.differences_figure(table, PRINTED_3, gt.compared_methods(table)).axes[0].get_yticklabels()]
+    assert labels[-1] == "threshold"

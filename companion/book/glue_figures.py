@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from companion.book.glue_tables import SEEDS, TASKS, printed_difference, task_name
+from companion.book.glue_tables import SEEDS, TASKS, printed_difference, short_name, task_name
 from companion.book.glue_spectra import draws, extrapolated, largest_gaps
 from companion.book.plotting import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, say_missing
 from companion.rank_rules import Spectrum
@@ -215,7 +215,7 @@ def differences_figure(
             if effect is not None:
                 ax.plot(effect, row, "D", color=VERMILLION, ms=6, markeredgecolor="black", zorder=4)
         ax.set(title=TASKS[task], xlabel=f"points above {reference}", ylim=(len(methods) - 0.5, -0.5))
-        ax.set_yticks(range(len(methods)), methods)
+        ax.set_yticks(range(len(methods)), [short_name(method) for method in methods])
     handles = [plt.Line2D([], [], marker="o", color=BLUE, label="measured, 95 % interval"),
                plt.Line2D([], [], marker="D", color=VERMILLION, markeredgecolor="black", lw=0, label="P2, table 3"),
                plt.Rectangle((0, 0), 1, 1, color="#e7eef2", label="half a point")]  # fmt: skip

@@ -20,9 +20,9 @@ from companion.study_tables import method_labels, of_chosen_rate, of_setting, sc
 from companion.truth_tables import alone_table, largest_setting, marginal_values, planted_table
 
 __all__ = [
-    "METHODS", "PRINTED_NAMES", "SEEDS", "TASKS", "average", "by_budget", "comparison_text", "cost_ratio", "final",
+    "METHODS", "PRINTED_NAMES", "SEEDS", "TASKS", "average", "by_budget", "compared_methods", "comparison_text", "cost_ratio", "final",
     "greedy", "leaderboard", "missing", "moved_ranks", "of_pairs", "one_percent", "one_answer", "oracle_values", "printed_difference",
-    "same_ranks", "scores_as", "study_tasks", "table_3", "task_name", "unit_ranks",
+    "same_ranks", "scores_as", "short_name", "study_tasks", "table_3", "task_name", "unit_ranks",
 ]  # fmt: skip
 
 TASKS = {
@@ -101,14 +101,26 @@ def comparison_text(table: pd.DataFrame, reference: str = "uniform") -> str:
     """Rows of a comparison in figures, and in words that follow from them."""
     if table.empty:
         return f"No method shares two seeds of a task with {reference} yet."
-    lines = [f"{'':17s}n  difference    95 % interval   Holm p   d_z  TOST p"]
+    wide = max(len(short_name(method)) for method in table.index.unique("method"))
+    lines = [f"{'':{wide + 8}s}n  difference    95 % interval   Holm p   d_z  TOST p"]
     for (task, method), row in table.iterrows():
         lines.append(
-            f"{TASKS.get(task, task):6s} {method:9s}{row['n']:2.0f}  {row['difference']:+10.2f}"
+            f"{TASKS.get(task, task):6s} {short_name(method):{wide}s}{row['n']:2.0f}  {row['difference']:+10.2f}"
             f"  [{row['low']:+6.2f}, {row['high']:+6.2f}]  {row['p_holm']:7.3f} {row['d_z']:+5.1f}  {row['p_equivalent']:6.3f}"
         )
-        lines.append(f"{'':18s}{in_words(row, reference)}")
+        lines.append(f"{'':{wide + 9}s}{in_words(row, reference)}")
     return "\n".join(lines)
+
+
+def short_name(method: str) -> str:
+    """A method without the constant of P2 eq. 7, of which a study has one and which takes many digits."""
+    return "threshold" if method.startswith("threshold:") else method
+
+
+def compared_methods(table: pd.DataFrame) -> list[str]:
+    """Methods of a comparison with uniform ranks: those of the first queue, then all others that have rows; no anchor."""
+    found = table.index.unique("method") if len(table) else []
+    return list(dict.fromkeys([m for m in [*METHODS, *sorted(found)] if m not in ("uniform", "probe", "full")]))
 
 
 def one_answer(records: pd.DataFrame, setting: Mapping[str, object] = SETTING) -> pd.DataFrame:
