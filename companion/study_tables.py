@@ -249,8 +249,8 @@ def overall(scores: pd.Series, rng: np.random.Generator, reference: str = "unifo
     Returns
     -------
     pandas.DataFrame
-        One row a method that shares a seed with the reference on two tasks or more: ``tasks``, ``difference`` (every task
-        counts the same), ``low``, ``high``.
+        One row a method that shares two seeds or more with the reference on two tasks or more (one seed has no scatter to
+        draw from): ``tasks``, ``difference`` (every task counts the same), ``low``, ``high``.
 
     Raises
     ------
@@ -261,7 +261,7 @@ def overall(scores: pd.Series, rng: np.random.Generator, reference: str = "unifo
     rows = {}
     for method in wide.columns.drop(reference):
         pairs = wide[[method, reference]].dropna()
-        differences = {task: pair[method] - pair[reference] for task, pair in pairs.groupby("task")}
+        differences = {task: pair[method] - pair[reference] for task, pair in pairs.groupby("task") if len(pair) > 1}
         if len(differences) > 1:
             mean = hierarchical_bootstrap(differences, rng, level=level)
             rows[method] = {"tasks": len(differences), "difference": mean.value, "low": mean.low, "high": mean.high}

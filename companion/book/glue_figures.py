@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from companion.book.glue_tables import SEEDS, TASKS, printed_difference, short_name, task_name
+from companion.book.glue_tables import SEEDS, TASKS, printed_difference, short_name, task_name, unit_name
 from companion.book.glue_spectra import draws, extrapolated, largest_gaps
 from companion.book.plotting import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, say_missing
 from companion.rank_rules import Spectrum
@@ -255,7 +255,7 @@ def worth_figure(worth: pd.DataFrame | None, found: Mapping[str, Mapping[str, in
     for (rule, ranks), colour, marker in zip(found.items(), (VERMILLION, GREEN, ORANGE), "sD^", strict=False):
         total = sum(ranks.values()) or 1
         below.plot(place, [100 * ranks[unit] / total for unit in worth.index], marker, ls="-", lw=1, color=colour, ms=5.5, label=rule)
-    by_layer = all(unit.endswith("attention.self") for unit in worth.index)
+    by_layer = unit_name(worth) == "layers"
     names = [unit.split(".")[-3] for unit in worth.index] if by_layer else matrix_labels(worth.index)
     below.set(xlabel="layer" if by_layer else "matrix (layer, query or value)", ylabel="share of the\nrule's ranks (%)")
     below.set_xticks(place, names)

@@ -22,7 +22,7 @@ from companion.truth_tables import alone_table, largest_setting, marginal_values
 __all__ = [
     "METHODS", "PRINTED_NAMES", "SEEDS", "TASKS", "average", "by_budget", "compared_methods", "comparison_text", "cost_ratio", "final",
     "greedy", "leaderboard", "missing", "moved_ranks", "of_pairs", "one_percent", "one_answer", "oracle_values", "printed_difference",
-    "same_ranks", "scores_as", "short_name", "study_tasks", "table_3", "task_name", "unit_ranks",
+    "same_ranks", "scores_as", "short_name", "study_tasks", "table_3", "task_name", "unit_name", "unit_ranks",
 ]  # fmt: skip
 
 TASKS = {
@@ -301,6 +301,11 @@ def oracle_values(records: pd.DataFrame) -> pd.DataFrame | None:
         return marginal_values(largest_setting(records)) if len(records) else None
     except ValueError:
         return None
+
+
+def unit_name(worth: pd.DataFrame) -> str:
+    """Whether the units of the oracle are layers or matrices."""
+    return "layers" if all(unit.endswith("attention.self") for unit in worth.index) else "matrices"
 
 
 def of_pairs(worth: pd.DataFrame) -> list[float]:
