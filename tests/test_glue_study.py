@@ -273,6 +273,8 @@ def test_tables_show_gaps_as_gaps_and_refuse_what_cannot_be_told_apart():
     scores = scores_of(np.random.default_rng(1)).drop([("rte", "floor", seed) for seed in range(4)])
     assert np.isnan(score_table(scores).loc["floor", ("rte", "half")])
     assert ("rte", "floor") not in compare_methods(scores).index and ("mrpc", "floor") in compare_methods(scores).index
+    counts = overall(scores, np.random.default_rng(0))["tasks"]
+    assert counts.get("floor", 1) == counts["same"] - 1  # one seed of a task has no scatter
     with pytest.raises(ValueError, match="reference: got 'even'"):
         compare_methods(scores, "even")
     record = {"key": "a", "config.task": "rte", "config.method": "gap", "config.parameter": None, "config.seed": 0,
