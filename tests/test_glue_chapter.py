@@ -584,5 +584,7 @@ def test_every_method_that_was_run_is_compared(tmp_path):
     assert gt.compared_methods(table.iloc[:0]) == ["gap", "floor", "permuted", "adalora"]
     text = gt.comparison_text(table).split("\n")
     assert len({line.index("[") for line in text[1::2]}) == 1 and any(" threshold " in line for line in text)
-    labels = [label.get_text() for label in gf.differences_figure(table, PRINTED_3, gt.compared_methods(table)).axes[0].get_yticklabels()]
-    assert labels[-1] == "threshold"
+    ax = gf.differences_figure(table, PRINTED_3, gt.compared_methods(table)).axes[0]
+    assert ax.get_yticklabels()[-1].get_text() == "threshold" and ax.get_title() == "STS-B"
+    for judges, title in ((["stsb"], "STS-B"), ([], "STS-B (no judge)")):
+        assert gf.differences_figure(table, PRINTED_3, ["gap"], judges=judges).axes[0].get_title() == title

@@ -195,9 +195,16 @@ def gap_figure(found: Mapping[str, dict]) -> Figure:
 
 
 def differences_figure(
-    table: pd.DataFrame, printed: pd.DataFrame, methods: Sequence[str], reference: str = "uniform"
+    table: pd.DataFrame,
+    printed: pd.DataFrame,
+    methods: Sequence[str],
+    reference: str = "uniform",
+    judges: Sequence[str] | None = None,
 ) -> Figure:
-    """Differences from the reference with 95 % intervals, a panel a task, and where P2 prints the same difference."""
+    """Differences from the reference with 95 % intervals, a panel a task, and where P2 prints the same difference.
+
+    Where `judges` are given, the title of every other task says that it is none.
+    """
     tasks = [task for task in TASKS if len(table) and task in table.index.unique("task")]
     fig, axes = plt.subplots(1, max(len(tasks), 1), figsize=(8.4, 0.45 * len(methods) + 1.5), squeeze=False, sharey=True)
     for ax, task in zip(axes[0], tasks, strict=False):
@@ -214,7 +221,8 @@ def differences_figure(
             effect = printed_difference(printed, task, method, reference)
             if effect is not None:
                 ax.plot(effect, row, "D", color=VERMILLION, ms=6, markeredgecolor="black", zorder=4)
-        ax.set(title=TASKS[task], xlabel=f"points above {reference}", ylim=(len(methods) - 0.5, -0.5))
+        title = TASKS[task] + ("" if judges is None or task in judges else " (no judge)")
+        ax.set(title=title, xlabel=f"points above {reference}", ylim=(len(methods) - 0.5, -0.5))
         ax.set_yticks(range(len(methods)), [short_name(method) for method in methods])
     handles = [plt.Line2D([], [], marker="o", color=BLUE, label="measured, 95 % interval"),
                plt.Line2D([], [], marker="D", color=VERMILLION, markeredgecolor="black", lw=0, label="P2, table 3"),
