@@ -10,7 +10,7 @@ from companion.advice import Assessment
 from companion.glue_run import SETTING
 from companion.runs import method_label
 from companion.statistics import Interval, compare, hierarchical_bootstrap
-from companion.study_tables import scores_of_setting
+from companion.study_tables import judges, scores_of_setting
 
 __all__ = ["Evidence", "Recommendation", "evidence", "recommend", "sufficient_rank"]
 
@@ -26,7 +26,8 @@ class Evidence:
     rule : str
         Name of the method in the study.
     tasks : tuple of str
-        Tasks with three seeds or more of both.
+        Tasks with three seeds or more of both, where uniform LoRA is clearly above the probe
+        (`companion.study_tables.judges`): a gain over a LoRA that has learnt nothing is none.
     pairs : int
         Pairs of runs, over all tasks.
     gain : Interval
@@ -89,7 +90,7 @@ def evidence(rule: str, records: pd.DataFrame, setting: Mapping[str, object] = S
     Returns
     -------
     Evidence or None
-        None without three pairs of runs on any task.
+        None without three pairs of runs on any task that can judge.
 
     Raises
     ------
@@ -97,7 +98,8 @@ def evidence(rule: str, records: pd.DataFrame, setting: Mapping[str, object] = S
         Two runs of one task, method and seed: the setting leaves open what tells them apart.
     """
     rule = _label(rule)
-    wide = scores_of_setting(records, setting).unstack("method")
+    scores = scores_of_setting(records, setting)
+    wide = scores[scores.index.isin(judges(scores), "task")].unstack("method")
     if rule not in wide or "uniform" not in wide:
         return None
     pairs = {task: pair for task, pair in wide[[rule, "uniform"]].dropna().groupby("task") if len(pair) >= LEAST_SEEDS}
@@ -135,7 +137,8 @@ def sufficient_rank(records: pd.DataFrame, setting: Mapping[str, object] = SETTI
     Returns
     -------
     int
-        The setting's own rank where no other is recorded. Ranks are compared over the tasks that all of them have.
+        The setting's own rank where no other is recorded. Ranks are compared over the tasks that all of them have and where
+        uniform LoRA of the setting's own rank is clearly above the probe.
 
     Raises
     ------
@@ -150,6 +153,7 @@ def sufficient_rank(records: pd.DataFrame, setting: Mapping[str, object] = SETTI
         if len(scores):
             means[int(rank)] = scores.groupby("task").mean()
     table = pd.DataFrame(means).dropna()
+    table = table[table.index.isin(judges(scores_of_setting(records, setting)))]
     if table.empty:
         return int(setting["rank"])
     overall = table.mean()

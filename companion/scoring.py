@@ -189,7 +189,7 @@ def _oracle(rules: Mapping[str, str | Callable], source: str | Path) -> tuple[pd
     try:
         every = read_records(source)
     except FileNotFoundError:
-        return None, "Measured oracle: no record comes with the package; python -m companion.oracle makes one."
+        return None, f"Measured oracle: no records {str(source)!r}; python -m companion.oracle makes them."
     records = largest_setting(every)
     try:
         values = marginal_values(records)

@@ -12,8 +12,8 @@ from companion.runs import method_label
 from companion.statistics import compare, equivalence, hierarchical_bootstrap, holm, minimum_detectable_effect
 
 __all__ = [
-    "compare_methods", "final_scores", "mean_and_half", "method_labels", "of_chosen_rate", "of_setting", "overall", "score_table",
-    "scores_of_setting",
+    "compare_methods", "final_scores", "judges", "mean_and_half", "method_labels", "of_chosen_rate", "of_setting", "overall",
+    "score_table", "scores_of_setting",
 ]  # fmt: skip
 
 
@@ -232,6 +232,33 @@ def compare_methods(scores: pd.Series, reference: str = "uniform", margin: float
     table = pd.DataFrame(rows).set_index(["task", "method"])
     table.insert(5, "p_holm", holm(table["p"]))
     return table
+
+
+def judges(scores: pd.Series, reference: str = "probe", method: str = "uniform") -> list[str]:
+    """Tasks where LoRA is clearly above the probe: elsewhere no way to place ranks can show its worth.
+
+    Parameters
+    ----------
+    scores : pandas.Series
+        From `final_scores`.
+    reference, method : str
+        Of the probe, and of the LoRA that has to be above it.
+
+    Returns
+    -------
+    list of str
+        Tasks where the 95 % interval of the paired difference is above 0; none that has no two pairs.
+
+    Raises
+    ------
+    ValueError
+        As for `companion.statistics.compare`: a score that is not finite.
+    """
+    wide = scores.unstack("method") if len(scores) else pd.DataFrame()
+    if not {reference, method} <= set(wide):
+        return []
+    pairs = wide[[method, reference]].dropna().groupby("task")
+    return [task for task, pair in pairs if len(pair) > 1 and compare(pair[method], pair[reference]).low > 0]
 
 
 def overall(scores: pd.Series, rng: np.random.Generator, reference: str = "uniform", level: float = 0.95) -> pd.DataFrame:

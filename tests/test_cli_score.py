@@ -33,10 +33,10 @@ def test_from_a_file_to_its_row(file, small, capsys, monkeypatch, tmp_path):
     assert cli.main(["score", str(file), "--light", "--seeds", "2"]) == 0
     shown = capsys.readouterr().out
     lines = [line.split() for line in shown.splitlines()]
-    rows = {words[0]: words[1:] for words in lines if words and words[0] in ("half", *LIGHT_RULES)}
+    rows = {words[0]: words[1:] for words in reversed(lines) if words and words[0] in ("half", *LIGHT_RULES)}  # the first table
     assert set(rows) == {"half", *LIGHT_RULES} and all(row[0] == "2" for row in rows.values())
     assert "Built-in rules: 0 results recorded, 10 computed now." in shown
-    assert "no record comes with the package; python -m companion.oracle makes one" in shown
+    assert "Measured oracle: stsb-mini" in shown and "6 units, 3 seeds" in shown  # the record of the package
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["half.py"]  # nothing is left behind
 
 
@@ -50,6 +50,8 @@ def test_recorded_rows_stand_for_runs(file, small, tmp_path, monkeypatch):
     recorded = score(load_rule(file), "half", light=True, planted_records=path)
     assert len(calls) == 1 and "5 results recorded, 0 computed now" in str(recorded)
     assert recorded.planted.round(6).equals(live.planted.round(6))
+    missing = score(load_rule(file), "half", light=True, planted_records=path, oracle_records=tmp_path / "none.jsonl")
+    assert missing.oracle is None and "none.jsonl'; python -m companion.oracle makes them" in str(missing)
 
 
 def test_the_recorded_problems_are_the_default(file, small, tmp_path):

@@ -24,12 +24,13 @@ def study(scores, setting=SETTING):
     return pd.json_normalize(rows, max_level=1)
 
 
-def runs(gains, methods=("floor",), spread=0.1, seeds=5):
+def runs(gains, methods=("floor",), spread=0.1, seeds=5, probe=-10):
     rng = np.random.default_rng(0)
     scores = {}
     for task, gain in gains.items():
         for seed in range(seeds):
             scores[task, "uniform", seed] = 80 + rng.normal()
+            scores[task, "probe", seed] = 80 + probe
             for method in methods:
                 scores[task, method, seed] = scores[task, "uniform", seed] + gain + spread * rng.normal()
     return study(scores)
@@ -74,6 +75,7 @@ def test_other_settings_and_rules_do_not_count():
 def test_the_smallest_rank_that_is_as_good():
     scores = {(r, seed): 80 + min(r, 8) / 10 + 0.01 * seed for r in (2, 4, 8, 16) for seed in range(3)}
     parts = [study({("stsb", "uniform", seed): scores[r, seed] for seed in range(3)}, {**SETTING, "rank": r}) for r in (2, 4, 8, 16)]
+    parts.append(study({("stsb", "probe", seed): 60.0 for seed in range(3)}))
     assert sufficient_rank(pd.concat(parts)) == 4
     assert sufficient_rank(pd.concat(parts), margin=0.1) == 8
     assert sufficient_rank(pd.concat(parts), margin=5) == 2
@@ -89,6 +91,14 @@ def test_no_final_run_is_no_evidence():
 def test_the_recorded_study_is_read():
     text = str(recommend("floor", SIGNAL, read_records("glue")))
     assert text.startswith("Recommendation: use ") and text.endswith(".")
+
+
+def test_a_task_where_lora_is_no_better_than_the_probe_is_no_evidence():
+    same, better = runs({"mrpc": 2.0}, probe=0), runs({"stsb": 0.0})
+    assert evidence("floor", same) is None and evidence("floor", pd.concat([same, better])).tasks == ("stsb",)
+    assert evidence("floor", same[same["config.method"] != "probe"]) is None
+    wide = study({("mrpc", "uniform", seed): 90.0 for seed in range(3)}, {**SETTING, "rank": 16})
+    assert sufficient_rank(pd.concat([same, wide])) == 4
 
 
 def test_two_runs_of_one_seed_are_not_passed_over():

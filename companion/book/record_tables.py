@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from companion.runs import failed_records, key_of, method_label, read_records
-from companion.study_tables import compare_methods, method_labels, of_setting
+from companion.study_tables import compare_methods, judges, method_labels, of_setting
 from companion.tuning import Design, chosen_rates, further_runs, tuning_runs
 
 __all__ = ["comparison", "in_words", "judges", "load", "open_grids", "path_of", "tuning", "tuning_text", "within"]
@@ -98,12 +98,6 @@ def in_words(row: pd.Series, reference: str = "uniform", level: float = 0.05) ->
     if row["p_equivalent"] < level:
         return f"the same as {reference} up to half a point"
     return f"not told apart from {reference}; {row['n']:.0f} seeds would show {row['detectable']:.1f}"
-
-
-def judges(scores: pd.Series, reference: str = "probe", method: str = "uniform") -> list[str]:
-    """Tasks where LoRA is clearly above the probe (95 % interval): elsewhere no way to place ranks can show its worth."""
-    table = comparison(scores, reference)
-    return [task for task, name in table.index if name == method and table.loc[(task, name), "low"] > 0]
 
 
 def within(value: float, low: float, high: float, words: tuple[str, str, str]) -> str:
