@@ -206,8 +206,8 @@ def compare_methods(scores: pd.Series, reference: str = "uniform", margin: float
     pandas.DataFrame
         One row a task and method: ``n`` seeds, ``difference`` in points with ``low`` and ``high`` (95 %), ``p`` (paired t
         test, two-sided), ``p_holm`` (adjusted over all rows), ``d_z`` (mean difference over the standard deviation of the
-        differences), ``p_equivalent`` (TOST) and ``detectable``: the difference that n seeds of this spread find with
-        probability .8.
+        differences), ``p_equivalent`` (TOST, not adjusted) and ``detectable``: the difference that n seeds of this spread
+        find with probability .8 at the level that Holm's first step asks for, .05 over the number of rows.
 
     Raises
     ------
@@ -225,13 +225,14 @@ def compare_methods(scores: pd.Series, reference: str = "uniform", margin: float
                 "task": task, "method": method, "n": found.n, "difference": found.difference, "low": found.low,
                 "high": found.high, "p": found.p, "d_z": found.d_z,
                 "p_equivalent": equivalence(pair[method] - pair[reference], margin),
-                "detectable": minimum_detectable_effect(float((pair[method] - pair[reference]).std(ddof=1)), found.n),
+                "spread": float((pair[method] - pair[reference]).std(ddof=1)),
             })  # fmt: skip
     if not rows:
         raise ValueError(f"no method shares two seeds of a task with {reference!r}")
     table = pd.DataFrame(rows).set_index(["task", "method"])
     table.insert(5, "p_holm", holm(table["p"]))
-    return table
+    pairs = zip(table.pop("spread"), table["n"], strict=True)
+    return table.assign(detectable=[minimum_detectable_effect(spread, n, alpha=0.05 / len(table)) for spread, n in pairs])
 
 
 def judges(scores: pd.Series, reference: str = "probe", method: str = "uniform") -> list[str]:

@@ -238,9 +238,22 @@ def test_two_tasks_are_compared_and_averaged(complete):
     assert rt.in_words(table.loc[("rte", "permuted")]) == "the same as uniform up to half a point"
     assert rt.in_words(pd.Series({"p_holm": 0.01, "difference": -0.1, "p_equivalent": 0.01})).endswith("by less than half a point")
     value, error = gt.average(scores, "gap", "uniform")
-    by_seed = (scores.xs("gap", level="method") - scores.xs("uniform", level="method")).groupby("seed").mean()
-    expected = stats.ttest_1samp(by_seed, 0).confidence_interval()
-    np.testing.assert_allclose([value - error, value + error], [expected.low, expected.high], rtol=1e-9)
+    paired = scores.xs("gap", level="method") - scores.xs("uniform", level="method")
+    a, b = (paired.xs(task, level="task") for task in ("stsb", "rte"))
+    expected = stats.ttest_ind(a, -b, equal_var=False).confidence_interval()  # of mean(a) + mean(b)
+    np.testing.assert_allclose([value - error, value + error], [expected.low / 2, expected.high / 2], rtol=1e-9)
+    one = stats.ttest_1samp(a, 0).confidence_interval()
+    value, error = gt.average(scores, "gap", "uniform", ["stsb"], 1)
+    np.testing.assert_allclose([value - error, value + error], [one.low, one.high], rtol=1e-9)
+    fewer = scores.drop([("stsb", "gap", 3), ("stsb", "gap", 4)])  # every run counts, whatever other tasks have
+    assert gt.average(fewer, "gap", "uniform")[0] == pytest.approx((a[:3].mean() + b.mean()) / 2)
+
+
+@pytest.mark.parametrize(("units", "least"), [(4, np.nan), (5, 1.0), (6, 0.886), (7, 0.786), (8, 0.738)])
+def test_least_correlation_is_that_of_the_tables(units, least):
+    """Critical values of Spearman's coefficient, two-sided 5 % (Zar, 1984, table B.20)."""
+    assert gt.least_correlation(units) == pytest.approx(least, abs=6e-4, nan_ok=True)
+    assert gt.least_correlation(12) == pytest.approx(0.587, abs=0.02)
 
 
 def test_scatter_is_not_told_apart():
@@ -400,7 +413,9 @@ def test_depth(estimates):
     assert gs.depth_correlation(np.ones(12)) == 0
     assert gs.depth_correlation([0, 5, 1, 4, 2, 3, 3, 2, 4, 1, 5, 0]) == pytest.approx(0)
     table = gs.spread_over_draws(estimates, ["rte", "sst2"], lambda row: gs.depth_correlation(row["metrics.floor"]))
-    assert table.index.tolist() == ["rte"] and table.loc["rte"].tolist() == pytest.approx([1, 1, 1, 4])
+    assert table.index.tolist() == ["rte"] and table.loc["rte"].tolist() == pytest.approx([1, 1, 1, 2])
+    assert gs.spread_over_draws(estimates, ["rte"], len, heads=("fresh", "warm")).loc["rte", "draws"] == 4
+    assert gs.spread_over_draws(estimates, ["rte"], len, least=3).empty
 
 
 def test_adalora_against_gaps(complete, estimates):

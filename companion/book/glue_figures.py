@@ -206,7 +206,7 @@ def differences_figure(
     Where `judges` are given, the title of every other task says that it is none.
     """
     tasks = [task for task in TASKS if len(table) and task in table.index.unique("task")]
-    fig, axes = plt.subplots(1, max(len(tasks), 1), figsize=(8.4, 0.45 * len(methods) + 1.5), squeeze=False, sharey=True)
+    fig, axes = plt.subplots(1, max(len(tasks), 1), figsize=(8.4, 0.45 * len(methods) + 1.5), squeeze=False, sharex=True, sharey=True)
     for ax, task in zip(axes[0], tasks, strict=False):
         ax.axvspan(-0.5, 0.5, color="#e7eef2", lw=0)
         ax.axvline(0, color=GREY, lw=1)

@@ -48,11 +48,20 @@ def depth_correlation(values: ArrayLike) -> float:
     return float(np.mean([stats.spearmanr(range(kind.size), kind).statistic if np.ptp(kind) else 0.0 for kind in kinds]))
 
 
-def spread_over_draws(estimates: pd.DataFrame, tasks: Iterable[str], number: Callable[[pd.Series], float]) -> pd.DataFrame:
-    """A number of every draw of 512 examples, by task: mean, smallest and largest; tasks without a draw are left out."""
+def spread_over_draws(
+    estimates: pd.DataFrame,
+    tasks: Iterable[str],
+    number: Callable[[pd.Series], float],
+    heads: Sequence[str] = ("fresh",),
+    least: int = 2,
+) -> pd.DataFrame:
+    """A number of every draw of 512 examples, by task: mean, smallest and largest; tasks with too few draws are left out.
+
+    Through the fresh head, which is the one that Algorithm 1 reads.
+    """
     rows = {}
     for task in tasks:
-        if len(found := draws(estimates, task)):
+        if len(found := draws(estimates, task, heads=heads)) >= least:
             values = [number(row) for _, row in found.iterrows()]
             rows[task] = {"mean": np.mean(values), "low": np.min(values), "high": np.max(values), "draws": len(values)}
     return pd.DataFrame.from_dict(rows, orient="index", columns=["mean", "low", "high", "draws"])

@@ -6,22 +6,23 @@ A run that is missing is a gap, said in words, never an exception: the same chap
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import permutations
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from companion.book.record_tables import in_words
 from companion.glue_run import SETTING
 from companion.gradients import GradientSpectrum
 from companion.planted_benchmark import SETTING as PLANTED
 from companion.rank_rules import make_rule
-from companion.statistics import compare
 from companion.study_tables import method_labels, of_chosen_rate, of_setting, scores_of_setting, score_table
 from companion.truth_tables import alone_table, largest_setting, marginal_values, planted_table
 
 __all__ = [
     "METHODS", "PRINTED_NAMES", "SEEDS", "TASKS", "average", "by_budget", "compared_methods", "comparison_text", "cost_ratio", "final",
-    "greedy", "leaderboard", "missing", "moved_ranks", "of_pairs", "one_percent", "one_answer", "oracle_values", "printed_difference",
+    "greedy", "leaderboard", "least_correlation", "missing", "moved_ranks", "of_pairs", "one_percent", "one_answer", "oracle_values", "printed_difference",
     "same_ranks", "scores_as", "short_name", "study_tasks", "table_3", "task_name", "unit_name", "unit_ranks",
 ]  # fmt: skip
 
@@ -124,16 +125,16 @@ def compared_methods(table: pd.DataFrame) -> list[str]:
 
 
 def one_answer(records: pd.DataFrame, setting: Mapping[str, object] = SETTING) -> pd.DataFrame:
-    """Runs whose model answers *yes* to everything, on tasks with F1; rows by task and method.
+    """Runs whose model gets no *no* right, on tasks with F1; rows by task and method.
 
-    Such a model's recall is 1 and its precision is its accuracy a, so that its F1 is 2a / (1 + a), and a run with that F1
-    (to 1e-4) is counted.
+    F1 is 2a / (1 + a) for accuracy a exactly where no true negative is among the answers (or nothing is wrong), as for a
+    model that says only *yes*. A run with that F1, to 1e-4, and an accuracy below 1 is counted.
 
     Returns
     -------
     pandas.DataFrame
-        ``final``: final runs at the chosen rate. ``yes``: those of them with one answer. ``chosen``: whether the tuning run
-        that chose the rate has one answer. ``score``: of the final runs with one answer, NaN without one.
+        ``final``: final runs at the chosen rate. ``yes``: those of them that count. ``chosen``: whether the tuning run that
+        chose the rate counts. ``score``: mean of the final runs that count, NaN without one.
     """
     found = of_setting(records, setting)
     found = found[found["metrics.f1"].notna()] if "metrics.f1" in found else found.iloc[:0]
@@ -141,7 +142,8 @@ def one_answer(records: pd.DataFrame, setting: Mapping[str, object] = SETTING) -
     if found.empty:
         return pd.DataFrame(columns=columns, index=pd.MultiIndex.from_arrays([[], []], names=["task", "method"]))
     share = found["metrics.accuracy"].astype(float)
-    found = found.assign(yes=(found["metrics.f1"].astype(float) - 2 * share / (1 + share)).abs() < 1e-4, label=method_labels(found))
+    alike = (found["metrics.f1"].astype(float) - 2 * share / (1 + share)).abs() < 1e-4
+    found = found.assign(yes=alike & (share < 1), label=method_labels(found))
     rows = {}
     for pair, runs in of_chosen_rate(found).groupby(["config.task", "label"]):
         alike = (found["config.task"] == pair[0]) & (found["label"] == pair[1]) & (found["config.split"] == "tuning")
@@ -200,10 +202,10 @@ def average(
     least_tasks: int = LEAST_TASKS,
     skip: Iterable[tuple[str, str]] = (),
 ) -> tuple[float, float]:
-    """Mean difference over tasks and half its 95 % interval over the seeds, as in P2's own tests.
+    """Mean over tasks of the mean differences over seeds, and half its 95 % interval for these tasks.
 
-    A task counts that has three seeds or more of both methods, and no open grid among `skip`; of the tasks that count,
-    each seed's differences are averaged, and Student's interval is that of these averages over the seeds they share.
+    A task counts that has three seeds or more of both methods, and no open grid among `skip`. A seed of one task has nothing
+    to do with the same seed of another, so the interval is Welch's: the variances of the tasks' means add.
 
     Returns
     -------
@@ -219,11 +221,11 @@ def average(
     usable = [t for t in wanted if difference[t].notna().sum() >= LEAST_SEEDS and not skip & {(t, method), (t, reference)}]
     if len(usable) < least_tasks:
         return nothing
-    by_seed = difference[usable].dropna().mean(axis=1)
-    if len(by_seed) < LEAST_SEEDS:
-        return nothing
-    found = compare(by_seed, np.zeros(len(by_seed)))
-    return found.difference, found.high - found.difference
+    counts = difference[usable].count()
+    parts = difference[usable].var(ddof=1) / counts / len(usable) ** 2  # what each task adds to the variance of the mean
+    freedom = parts.sum() ** 2 / (parts**2 / (counts - 1)).sum() if parts.sum() else np.inf
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(parts.sum())
+    return float(difference[usable].mean().mean()), float(half)
 
 
 def scores_as(methods: Mapping[str, tuple[pd.Series, str]]) -> pd.Series:
@@ -238,10 +240,13 @@ def scores_as(methods: Mapping[str, tuple[pd.Series, str]]) -> pd.Series:
 def by_budget(
     records: pd.DataFrame,
     tasks: Sequence[str] | None = None,
-    ranks: Iterable[int] = (1, 2, 4, 8, 16),
+    ranks: Iterable[int] = (2, 4, 8, 16),
     least_tasks: int = LEAST_TASKS,
 ) -> pd.DataFrame:
-    """Difference of the gap rule from uniform ranks at every budget that is recorded (P2 figure 6b); rows by rank."""
+    """Difference of the gap rule from uniform ranks at every budget that is recorded (P2 figure 6b); rows by rank.
+
+    Not at rank 1, where the rule, which gives every matrix one rank at least, is uniform.
+    """
     rows = {rank: average(final(records, SETTING | {"rank": rank}), "gap", "uniform", tasks, least_tasks) for rank in ranks}
     return pd.DataFrame.from_dict(rows, orient="index", columns=["difference", "error"]).dropna()
 
@@ -306,6 +311,20 @@ def oracle_values(records: pd.DataFrame) -> pd.DataFrame | None:
 def unit_name(worth: pd.DataFrame) -> str:
     """Whether the units of the oracle are layers or matrices."""
     return "layers" if all(unit.endswith("attention.self") for unit in worth.index) else "matrices"
+
+
+def least_correlation(units: int) -> float:
+    """The rank correlation over so many units that chance reaches with a probability below .05, either sign; NaN below 5.
+
+    Exact for up to eight units, by all permutations; for more, from Student's t.
+    """
+    if units > 8:
+        t = stats.t.ppf(0.975, units - 2)
+        return float(t / np.sqrt(units - 2 + t**2))
+    order = np.arange(units)
+    found = np.array([1 - 6 * np.sum((order - p) ** 2) / (units * (units**2 - 1)) for p in map(np.array, permutations(order))])
+    reached = [value for value in np.unique(found.round(9)) if value > 0 and np.mean(np.abs(found) >= value - 1e-9) < 0.05]
+    return float(min(reached, default=np.nan))
 
 
 def of_pairs(worth: pd.DataFrame) -> list[float]:
