@@ -10,9 +10,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from companion.book.glue_tables import SEEDS, TASKS, printed_difference, short_name, task_name, unit_name
+from companion.book.glue_tables import SEEDS, TASKS, printed_difference, task_name, unit_name
 from companion.book.glue_spectra import draws, extrapolated, largest_gaps
 from companion.book.plotting import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, say_missing
+from companion.book.record_tables import short_name
 from companion.rank_rules import Spectrum
 from companion.statistics import minimum_detectable_effect
 

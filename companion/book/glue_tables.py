@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from companion.book.record_tables import in_words
+from companion.book.record_tables import in_words, short_name
 from companion.glue_run import SETTING
 from companion.gradients import GradientSpectrum
 from companion.planted_benchmark import SETTING as PLANTED
@@ -23,7 +23,7 @@ from companion.truth_tables import alone_table, largest_setting, marginal_values
 __all__ = [
     "METHODS", "PRINTED_NAMES", "SEEDS", "TASKS", "average", "by_budget", "compared_methods", "comparison_text", "cost_ratio", "final",
     "greedy", "leaderboard", "least_correlation", "missing", "moved_ranks", "of_pairs", "one_percent", "one_answer", "oracle_values", "printed_difference",
-    "same_ranks", "scores_as", "short_name", "study_tasks", "table_3", "task_name", "unit_name", "unit_ranks",
+    "same_ranks", "scores_as", "study_tasks", "table_3", "task_name", "unit_name", "unit_ranks",
 ]  # fmt: skip
 
 TASKS = {
@@ -111,11 +111,6 @@ def comparison_text(table: pd.DataFrame, reference: str = "uniform") -> str:
         )
         lines.append(f"{'':{wide + 9}s}{in_words(row, reference)}")
     return "\n".join(lines)
-
-
-def short_name(method: str) -> str:
-    """A method without the constant of P2 eq. 7, of which a study has one and which takes many digits."""
-    return "threshold" if method.startswith("threshold:") else method
 
 
 def compared_methods(table: pd.DataFrame) -> list[str]:

@@ -16,7 +16,7 @@ from companion.runs import failed_records, key_of, method_label, read_records
 from companion.study_tables import compare_methods, judges, method_labels, of_setting
 from companion.tuning import Design, chosen_rates, further_runs, tuning_runs
 
-__all__ = ["comparison", "in_words", "judges", "load", "open_grids", "path_of", "tuning", "tuning_text", "within"]
+__all__ = ["comparison", "in_words", "judges", "load", "open_grids", "path_of", "short_name", "tuning", "tuning_text", "within"]
 
 
 def path_of(source: str | Path) -> Path:
@@ -71,11 +71,16 @@ def open_grids(table: pd.DataFrame) -> set[tuple[str, str]]:
     return set(table.index[table["grid"] == "open"]) if len(table) else set()
 
 
+def short_name(method: str) -> str:
+    """A method without the constant of P2 eq. 7, of which a study has one and which takes many digits."""
+    return "threshold" if method.startswith("threshold:") else method
+
+
 def tuning_text(table: pd.DataFrame) -> str:
     """The tuning scores as they are printed: one decimal, rates in full."""
     if table.empty:
         return "No tuning run is recorded yet."
-    shown = table.rename(columns=lambda c: f"{c:g}" if isinstance(c, float) else c)
+    shown = table.rename(columns=lambda c: f"{c:g}" if isinstance(c, float) else c).rename(index=short_name, level="method")
     chosen = {"chosen": lambda rate: "-" if np.isnan(rate) else f"{rate:g}"}
     return shown.to_string(na_rep="-", float_format=lambda x: f"{x:.1f}", formatters=chosen)
 
