@@ -126,7 +126,7 @@ def growth_figure(found: Mapping[str, tuple[np.ndarray, np.ndarray]], upto: int 
         larger = [size for size in n if size > upto]
         if (n <= upto).sum() >= 2 and larger:
             guesses = np.concatenate([extrapolated(n, clearance, upto, size)[:, 0] for size in larger])
-            right.plot(guesses, clearance[n > upto][..., 0].ravel(), marker, ms=4, color=colour, alpha=0.65)
+            right.plot(guesses, clearance[n > upto][..., 0].ravel(), marker, ms=4, color=colour)
     left.axvline(upto, color=GREY, lw=0.8)
     left.set(xscale="log", ylim=(-0.04, 1.04), xlabel="examples in the gradient", ylabel="share of matrices with a mode")
     reach = [clearance[n > upto][..., 0] for n, clearance in found.values() if (n > upto).any()]
@@ -218,7 +218,7 @@ def differences_figure(
                 ax.plot(found["difference"], row, "o", color=BLUE, ms=7)
             else:
                 place = dict(transform=ax.get_yaxis_transform(), ha="center", va="center")
-                ax.text(0.5, row + 0.25, "no runs yet", fontsize=9, color=GREY, **place)  # below where P2 may have its mark
+                ax.text(0.95, row, "–", color=GREY, **place)  # no runs; words, as outlines, would make the notebook large
             effect = printed_difference(printed, task, method, reference)
             if effect is not None:
                 ax.plot(effect, row, "D", color=VERMILLION, ms=6, markeredgecolor="black", zorder=4)
