@@ -157,7 +157,7 @@ test-notebooks: build/.wheel ## the second half of make test
 	cp $(NOTEBOOKS) tests/installed/*.py tests/installed/nbval_sanitize.cfg "$$folder"; \
 	(cd "$$folder"; export $(NOTEBOOK_ENVIRONMENT) KEPT_NOTEBOOKS="$$folder/kept" PYTHONPATH="$(CURDIR)/build/wheel-site"; \
 	"$(CURDIR)/$(PY)" -m pytest . --rootdir . -p no:cacheprovider -p keep_notebooks $(NBVAL)); \
-	$(PY) -m companion.book.notebooks execute --executed "$$folder/kept" --to _build/executed-light > /dev/null
+	BOOK_MODE=light OMP_NUM_THREADS=1 $(PY) -m companion.book.notebooks execute --executed "$$folder/kept" --to _build/executed-light > /dev/null
 
 # Colab's versions in an environment of their own; the package gets there as it does on Colab, by the first cell.
 .venv-colab/.installed: tests/colab/requirements.txt

@@ -20,7 +20,7 @@ from companion.methods import RANKS, Problem, adapt, budget_constant
 from companion.metrics import score
 from companion.runs import latest, parse, provenance
 
-__all__ = ["PAPER", "SETTING", "threshold_constant", "run", "split"]
+__all__ = ["PAPER", "SETTING", "run", "split", "threshold_constant"]
 
 # peft 0.21 reads a name that transformers 5.23 deprecates; a reader can do nothing about it
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)

@@ -585,7 +585,7 @@ def test_what_rank_is_worth_is_drawn_by_layer_and_by_matrix():
         worth = pd.DataFrame(np.random.default_rng(0).normal(size=(len(index), 2)), index=index)
         shares = {rule: gt.unit_ranks(rule, live_spectra, index) for rule in ("gap", "floor")}
         assert sum(shares["gap"].values()) == sum(gt.unit_ranks("gap", live_spectra, list(live_spectra)).values())
-        assert gt.of_pairs(worth) == [pytest.approx(stats.spearmanr(worth[0], worth[1]).statistic)]
+        assert gt.seed_correlations(worth) == [pytest.approx(stats.spearmanr(worth[0], worth[1]).statistic)]
         above, below = gf.worth_figure(worth, shares).axes
         assert below.get_xlabel() == label and len(above.patches) == len(index) and len(below.lines) == 2
         assert sum(below.lines[0].get_ydata()) == pytest.approx(100)

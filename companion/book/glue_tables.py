@@ -22,8 +22,8 @@ from companion.truth_tables import alone_table, largest_setting, marginal_values
 
 __all__ = [
     "METHODS", "PRINTED_NAMES", "SEEDS", "TASKS", "average", "by_budget", "compared_methods", "comparison_text", "cost_ratio", "final",
-    "greedy", "leaderboard", "least_correlation", "missing", "moved_ranks", "of_pairs", "one_percent", "one_answer", "oracle_values", "printed_difference",
-    "same_ranks", "scores_as", "study_tasks", "table_3", "task_name", "unit_name", "unit_ranks",
+    "greedy", "leaderboard", "least_correlation", "missing", "moved_ranks", "one_percent", "one_answer", "oracle_values", "printed_difference",
+    "same_ranks", "scores_as", "seed_correlations", "study_tasks", "table_3", "task_name", "unit_name", "unit_ranks",
 ]  # fmt: skip
 
 TASKS = {
@@ -322,7 +322,7 @@ def least_correlation(units: int) -> float:
     return float(min(reached, default=np.nan))
 
 
-def of_pairs(worth: pd.DataFrame) -> list[float]:
+def seed_correlations(worth: pd.DataFrame) -> list[float]:
     """Rank correlation over the units of every two seeds: what another seed repeats of the order."""
     return worth.corr(method="spearman").to_numpy()[np.triu_indices(worth.shape[1], 1)].tolist()
 
